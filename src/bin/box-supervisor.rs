@@ -1,0 +1,3 @@
+//! The process that stays with a box.
+
+fn main() {}

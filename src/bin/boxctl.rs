@@ -1,0 +1,3 @@
+//! `boxctl`: everything by hand.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Called by systemd at boot and at every daemon-reload.
+
+fn main() {}

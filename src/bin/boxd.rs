@@ -1,0 +1,3 @@
+//! `boxd run NAME`, `boxd clean NAME`: what the units call.
+
+fn main() {}

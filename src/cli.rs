@@ -1,0 +1,1 @@
+//! What `boxctl` says and does; one file per group of commands.

@@ -1,0 +1,319 @@
+//! What the operator wrote: TOML text to a typed [`Definition`], through layers and drop-ins, with every
+//! problem reported at once.
+//!
+//! Nothing here reads the machine beyond the definition files themselves, decides a default that depends on
+//! the host, or knows how a box is run.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::Name;
+
+/// One box as its operator described it. Absent means "not written": defaults are the plan's to decide.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Definition {
+    /// The box's name: the file's stem.
+    pub name: Name,
+    /// The files this was read from, the base first, then its drop-ins in the order they were merged.
+    pub sources: Vec<PathBuf>,
+    /// One line for people: the unit's `Description=`.
+    pub description: Option<String>,
+    /// The program and its arguments; never empty; the program is absolute or looked up in the box's `PATH`.
+    pub command: Vec<String>,
+    /// Whom the command runs as, looked up inside the box. Absent: root of the box.
+    pub user: Option<User>,
+    /// Supplementary groups, looked up inside the box.
+    pub groups: Vec<Group>,
+    /// Absolute path inside the box. Absent: `/`.
+    pub working_directory: Option<PathBuf>,
+    /// Environment set for the command.
+    pub environment: BTreeMap<String, String>,
+    /// Files of the host with `KEY=VALUE` lines, read at each start; later ones win over earlier ones and all
+    /// of them over `environment`, as `EnvironmentFile=` of systemd.exec(5) does.
+    pub environment_files: Vec<EnvironmentFile>,
+    /// Absent: the box's name.
+    pub hostname: Option<String>,
+    /// How much a box may do by default.
+    pub profile: Profile,
+    /// Started after these.
+    pub after: Vec<Dependency>,
+    /// Not started without these.
+    pub requires: Vec<Dependency>,
+    /// Whether the box is started when the host boots.
+    pub start_at_boot: bool,
+    /// Where the box's files come from.
+    pub root: Root,
+    /// What is mounted into the root, in the order written.
+    pub mounts: Vec<Mount>,
+    /// When the box counts as started.
+    pub ready: Ready,
+    /// How the box is stopped.
+    pub stop: Stop,
+    /// Whether systemd starts it again.
+    pub restart: Restart,
+    /// Limits and weights.
+    pub resources: Resources,
+    /// What the box may do, relative to its profile.
+    pub security: Security,
+}
+
+/// `user = "name"`, `"uid"` or `"uid:gid"`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum User {
+    /// Looked up in the box's `/etc/passwd`.
+    Name(String),
+    /// As it stands. Without a group: the one `/etc/passwd` of the box gives that uid, else the gid of the same number.
+    Id {
+        /// User id inside the box.
+        uid: u32,
+        /// Group id inside the box.
+        gid: Option<u32>,
+    },
+}
+
+/// An entry of `groups`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Group {
+    /// Looked up in the box's `/etc/group`.
+    Name(String),
+    /// Group id inside the box.
+    Id(u32),
+}
+
+/// An entry of `environment-file`; written with a leading `-`, the file may be missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvironmentFile {
+    /// Absolute path on the host.
+    pub path: PathBuf,
+    /// A missing file is no error.
+    pub optional: bool,
+}
+
+/// `profile`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// A program.
+    #[default]
+    App,
+    /// A box that boots its own init.
+    System,
+}
+
+/// An entry of `after` or `requires`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dependency {
+    /// Another box, by name.
+    Box(Name),
+    /// Any unit, by its full name with a type suffix.
+    Unit(String),
+}
+
+impl Dependency {
+    /// The unit this stands for.
+    pub fn unit(&self) -> String {
+        match self {
+            Dependency::Box(name) => name.unit(),
+            Dependency::Unit(unit) => unit.clone(),
+        }
+    }
+}
+
+/// `[root]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Root {
+    /// Where the files come from.
+    pub source: RootSource,
+    /// What becomes of writes. Absent: `discard`.
+    pub writes: Writes,
+}
+
+/// `[root] directory = …` or `host = true`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootSource {
+    /// The host's `/usr`, read-only, with everything else private and empty: a box without an image.
+    #[default]
+    Host,
+    /// A directory of the host that holds a root file system.
+    Directory(PathBuf),
+}
+
+/// `[root] writes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Writes {
+    /// To an overlay in memory, thrown away at stop.
+    #[default]
+    Discard,
+    /// To an overlay under `/var/lib/boxd/NAME` that the next start finds again.
+    Keep,
+    /// The root is read-only.
+    Refuse,
+}
+
+/// `[[mount]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mount {
+    /// Absolute, normal path inside the box.
+    pub at: PathBuf,
+    /// What is mounted.
+    pub source: MountSource,
+    /// Writes are refused.
+    pub read_only: bool,
+}
+
+/// What a `[[mount]]` brings into the box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MountSource {
+    /// A directory, file or socket of the host.
+    Bind {
+        /// Absolute path on the host.
+        path: PathBuf,
+        /// Whether mounts below it come along. Default: true, as `Bind=` of systemd.nspawn(5).
+        recursive: bool,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Most bytes it holds.
+        size: u64,
+        /// Permission bits of its root; default `0755`.
+        mode: u32,
+    },
+}
+
+/// `[ready]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Ready {
+    /// What makes the box ready.
+    pub when: ReadyWhen,
+    /// How long a start may take. Absent: 90 s, systemd's own default.
+    pub timeout: Option<Duration>,
+}
+
+/// `[ready] when`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReadyWhen {
+    /// The command has been executed.
+    #[default]
+    Started,
+}
+
+/// `[stop]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Stop {
+    /// Sent to the box's first process: a signal number. Absent: the profile's (SIGTERM; SIGRTMIN+3 for `system`).
+    pub signal: Option<i32>,
+    /// Time between the signal and the end of all processes. Absent: 10 s (90 s for `system`).
+    pub timeout: Option<Duration>,
+}
+
+/// `[restart]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Restart {
+    /// Absent: `no`.
+    pub policy: RestartPolicy,
+    /// `RestartSec=`. Absent: systemd's 100 ms.
+    pub delay: Option<Duration>,
+    /// `StartLimitBurst=`: starts allowed within `limit_interval`.
+    pub limit_burst: Option<u32>,
+    /// `StartLimitIntervalSec=`.
+    pub limit_interval: Option<Duration>,
+}
+
+/// `[restart] policy`: the values of `Restart=` in systemd.service(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "systemd.service(5) has them")]
+pub enum RestartPolicy {
+    #[default]
+    No,
+    OnSuccess,
+    OnFailure,
+    OnAbnormal,
+    OnWatchdog,
+    OnAbort,
+    Always,
+}
+
+/// `[resources]`: systemd.resource-control(5) by other names.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Resources {
+    /// `MemoryMax=`, bytes.
+    pub memory: Option<u64>,
+    /// `MemoryHigh=`, bytes.
+    pub memory_high: Option<u64>,
+    /// `MemorySwapMax=`, bytes.
+    pub memory_swap: Option<u64>,
+    /// `CPUQuota=` in cores: 1.5 is 150 %.
+    pub cpu: Option<f64>,
+    /// `CPUWeight=`, 1 to 10000.
+    pub cpu_weight: Option<u64>,
+    /// `AllowedCPUs=`: indices, ascending, without repetition.
+    pub cpus: Option<Vec<u32>>,
+    /// `TasksMax=`.
+    pub tasks: Option<u64>,
+    /// `IOWeight=`, 1 to 10000.
+    pub io_weight: Option<u64>,
+    /// `IOReadBandwidthMax=`: device or path on the host, bytes per second.
+    pub io_read: BTreeMap<PathBuf, u64>,
+    /// `IOWriteBandwidthMax=`.
+    pub io_write: BTreeMap<PathBuf, u64>,
+    /// `IOReadIOPSMax=`: device or path on the host, operations per second.
+    pub io_read_operations: BTreeMap<PathBuf, u64>,
+    /// `IOWriteIOPSMax=`.
+    pub io_write_operations: BTreeMap<PathBuf, u64>,
+}
+
+/// `[security]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Security {
+    /// Whose ids the box has.
+    pub users: Users,
+    /// Changes to the profile's capability set, in the order written.
+    pub capabilities: Vec<CapabilityChange>,
+    /// Absent: true for `app`, false for `system`.
+    pub no_new_privileges: Option<bool>,
+    /// Which clock the box sees.
+    pub clock: Clock,
+}
+
+/// `[security] users`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Users {
+    /// An own range of 65536 ids.
+    #[default]
+    Auto,
+    /// The host's ids: no user namespace.
+    Host,
+}
+
+/// `[security] clock`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Clock {
+    /// `CLOCK_MONOTONIC` and `CLOCK_BOOTTIME` of the host.
+    #[default]
+    Host,
+    /// An own time namespace whose clocks begin at zero when the box starts; see time_namespaces(7).
+    Private,
+}
+
+/// `"+NET_RAW"`, `"-KILL"`, `"+ALL"`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CapabilityChange {
+    /// Given beyond the profile.
+    Add(crate::capability::CapabilitySet),
+    /// Taken from the profile.
+    Drop(crate::capability::CapabilitySet),
+}

@@ -1,0 +1,1 @@
+//! Another process in a running box: `boxctl exec` and `boxctl shell`.

@@ -1,0 +1,1 @@
+//! `boxctl run`: a box in the foreground, with systemd or without.

@@ -1,0 +1,1 @@
+//! Facts of this machine, read once: what the plan may rely on.

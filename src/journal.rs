@@ -1,0 +1,1 @@
+//! boxd's own messages, and the payload's output in journald's native protocol.

@@ -1,0 +1,1 @@
+//! The socket between launcher and child: typed datagrams that can carry descriptors.

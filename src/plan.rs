@@ -1,0 +1,290 @@
+//! What will be done: a [`Definition`](crate::definition::Definition) and the facts of a
+//! [`Host`](crate::host::Host) become a [`Plan`], in which every default, id, path and flag is decided.
+//!
+//! Planning is pure: it opens nothing and changes nothing. The printed plan is what `boxctl plan` shows and
+//! what the golden folders under `tests/plans` hold. Nothing below the plan knows where it came from.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::capability::CapabilitySet;
+use crate::definition::{EnvironmentFile, Group, Profile, ReadyWhen, Restart, User};
+use crate::name::Name;
+
+/// Everything that is done for one box.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The box.
+    pub name: Name,
+    /// For people.
+    pub description: String,
+    /// The profile everything below was decided by.
+    pub profile: Profile,
+    /// What runs inside.
+    pub payload: Payload,
+    /// What the payload is separated from.
+    pub namespaces: Namespaces,
+    /// The box's ids on the host; none with `users = "host"`.
+    pub ids: Option<IdRange>,
+    /// How the root comes to be. Executed in order; the first step is the root itself, at `/`.
+    pub mounts: Vec<MountStep>,
+    /// Which privileges the payload keeps.
+    pub privileges: Privileges,
+    /// The scope the payload lives in.
+    pub scope: Scope,
+    /// When it counts as started.
+    pub ready: Ready,
+    /// How it is stopped.
+    pub stop: Stop,
+    /// Whether systemd starts it again; carried out by systemd through the generator's drop-in.
+    pub restart: Restart,
+    /// Things the operator should know: what differs on this host from what was asked for.
+    pub remarks: Vec<String>,
+}
+
+/// The program and its surroundings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payload {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Whole environment, sorted by name, without what `environment_files` add.
+    pub environment: Vec<(String, String)>,
+    /// Read on the host at start and laid over `environment`, in order.
+    pub environment_files: Vec<EnvironmentFile>,
+    /// Absolute path inside the box.
+    pub working_directory: PathBuf,
+    /// Looked up inside the box once its root stands.
+    pub user: User,
+    /// Supplementary groups, looked up inside the box.
+    pub groups: Vec<Group>,
+    /// The box's hostname.
+    pub hostname: String,
+}
+
+/// Which namespaces are made; namespaces(7). Mount, pid, uts, ipc, cgroup and network ones always are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// A user namespace of its own, mapped to [`Plan::ids`].
+    pub user: bool,
+    /// A time namespace of its own whose clocks start at zero.
+    pub time: bool,
+}
+
+/// A range of 65536 host ids the box's ids 0 to 65535 stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// Host id of the box's id 0; a multiple of [`IdRange::SIZE`].
+    pub base: u32,
+}
+
+impl IdRange {
+    /// Ids in a range.
+    pub const SIZE: u32 = 65536;
+}
+
+/// One step in making the root: something appears at a path inside it.
+///
+/// Paths are resolved inside the root, never outside, and through no symbolic link that leads out of it.
+/// Missing mount points are made (with their parent directories) where the root can be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountStep {
+    /// Absolute path inside the box; `/` only for the first step.
+    pub at: PathBuf,
+    /// What appears there.
+    pub what: What,
+    /// Restrictions of the mount; empty for what is no mount.
+    pub flags: MountFlags,
+}
+
+/// What a step makes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// A directory, file or device of the host, cloned by open_tree(2).
+    Tree {
+        /// Absolute path on the host.
+        path: PathBuf,
+        /// Mounts below it come along.
+        recursive: bool,
+        /// Owners are shifted into the box's range by an idmapped mount, mount_setattr(2).
+        idmap: bool,
+    },
+    /// An overlay of a writable layer over a directory of the host.
+    Overlay {
+        /// Absolute path on the host of what lies below.
+        lower: PathBuf,
+        /// The lower layer is idmapped.
+        idmap: bool,
+        /// What takes the writes.
+        upper: Upper,
+    },
+    /// tmpfs(5), owned by the box's root.
+    Tmpfs {
+        /// Most bytes.
+        size: u64,
+        /// Most files.
+        inodes: u64,
+        /// Permission bits of its root.
+        mode: u32,
+    },
+    /// proc(5) of the box's pid namespace.
+    Proc,
+    /// sysfs(5) of the box's network namespace.
+    Sysfs,
+    /// devpts of its own, `newinstance`, mode 620, gid 5, ptmxmode 666.
+    Devpts,
+    /// mqueue of the box's ipc namespace.
+    Mqueue,
+    /// cgroup2, mounted once the payload stands in its own cgroup.
+    Cgroup,
+    /// A directory, made if missing.
+    Directory {
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A file with this content, owned by the box's root, written anew.
+    File {
+        /// Permission bits.
+        mode: u32,
+        /// What it holds.
+        content: Content,
+    },
+    /// A symbolic link, unless something of that name is there.
+    Symlink {
+        /// Its text.
+        target: PathBuf,
+    },
+    /// The mount already at this place gets these flags: used to close what had to be open while mount points
+    /// were made in it.
+    Remount,
+}
+
+/// Content of a file made in the box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Content {
+    /// This text.
+    Text(String),
+    /// A copy of a file of the host, read at start; empty if the host has none.
+    CopyOf(PathBuf),
+}
+
+/// Where an overlay's writes go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Upper {
+    /// A tmpfs that ends with the box.
+    Memory {
+        /// Most bytes.
+        size: u64,
+        /// Most files.
+        inodes: u64,
+    },
+    /// A directory of the host holding `upper` and `work`, made at the first start.
+    Directory {
+        /// Absolute path on the host.
+        path: PathBuf,
+    },
+}
+
+/// Restrictions of one mount; mount_setattr(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MountFlags {
+    /// `MOUNT_ATTR_RDONLY`.
+    pub read_only: bool,
+    /// `MOUNT_ATTR_NOSUID`.
+    pub nosuid: bool,
+    /// `MOUNT_ATTR_NODEV`.
+    pub nodev: bool,
+    /// `MOUNT_ATTR_NOEXEC`.
+    pub noexec: bool,
+    /// Whether mounts below get the flags too, `AT_RECURSIVE`.
+    pub recursive: bool,
+}
+
+/// What the payload may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Privileges {
+    /// Bounding set, and for root of the box also permitted and effective; inheritable and ambient are empty.
+    pub capabilities: CapabilitySet,
+    /// `PR_SET_NO_NEW_PRIVS`.
+    pub no_new_privileges: bool,
+}
+
+/// The transient scope; systemd.scope(5).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scope {
+    /// `box-NAME.scope`.
+    pub unit: String,
+    /// `box.slice`.
+    pub slice: String,
+    /// `Description=`.
+    pub description: String,
+    /// Stopped before this unit is: `box@NAME.service`. None for boxes run by hand.
+    pub before: Option<String>,
+    /// Limits and weights.
+    pub limits: Vec<Limit>,
+}
+
+/// One limit, typed as systemd's D-Bus property of the same meaning is; org.freedesktop.systemd1(5).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "named after their properties, in these units")]
+pub enum Limit {
+    /// Bytes.
+    MemoryMax(u64),
+    /// Bytes.
+    MemoryHigh(u64),
+    /// Bytes.
+    MemorySwapMax(u64),
+    /// Microseconds of CPU per second: `CPUQuotaPerSecUSec`.
+    CpuQuotaPerSec(u64),
+    CpuWeight(u64),
+    /// Indices, ascending.
+    AllowedCpus(Vec<u32>),
+    TasksMax(u64),
+    IoWeight(u64),
+    /// Bytes per second.
+    IoReadBandwidthMax(PathBuf, u64),
+    /// Bytes per second.
+    IoWriteBandwidthMax(PathBuf, u64),
+    IoReadIopsMax(PathBuf, u64),
+    IoWriteIopsMax(PathBuf, u64),
+}
+
+impl Limit {
+    /// The cgroup v2 controller that enforces it.
+    pub fn controller(&self) -> &'static str {
+        match self {
+            Limit::MemoryMax(_) | Limit::MemoryHigh(_) | Limit::MemorySwapMax(_) => "memory",
+            Limit::CpuQuotaPerSec(_) | Limit::CpuWeight(_) => "cpu",
+            Limit::AllowedCpus(_) => "cpuset",
+            Limit::TasksMax(_) => "pids",
+            Limit::IoWeight(_)
+            | Limit::IoReadBandwidthMax(..)
+            | Limit::IoWriteBandwidthMax(..)
+            | Limit::IoReadIopsMax(..)
+            | Limit::IoWriteIopsMax(..) => "io",
+        }
+    }
+}
+
+/// When the box counts as started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// What makes it ready.
+    pub when: ReadyWhen,
+    /// How long that may take.
+    pub timeout: Duration,
+}
+
+/// How the box is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// Signal number.
+    pub signal: i32,
+    /// From the signal to the kill of all.
+    pub timeout: Duration,
+}

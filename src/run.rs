@@ -1,0 +1,1 @@
+//! `boxd run NAME`: the service's main process until the supervisor takes its place.

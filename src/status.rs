@@ -1,0 +1,1 @@
+//! What boxd says about a box; the only stable serialised format.

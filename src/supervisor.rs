@@ -1,0 +1,1 @@
+//! One loop that stands between systemd and a running box.

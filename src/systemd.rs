@@ -1,0 +1,1 @@
+//! systemd, over D-Bus and sd_notify(3); the only place that names zbus.
