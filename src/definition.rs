@@ -12,6 +12,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::Name;
 
+pub use diagnostics::{Diagnostics, SourceText, Style};
+pub use layers::{BadName, Layers, Listed, LoadError, list, load, load_file};
+pub use reader::parse;
+pub use schema::{Key, keys, schema};
+
+mod diagnostics;
+mod layers;
+mod reader;
+mod schema;
+
 /// One box as its operator described it. Absent means "not written": defaults are the plan's to decide.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Definition {
