@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::CapabilitySet;
 use crate::definition::{EnvironmentFile, Group, Profile, ReadyWhen, Restart, User};
+pub use crate::identity::IdRange;
 use crate::name::Name;
 
 /// Everything that is done for one box.
@@ -70,18 +71,6 @@ pub struct Namespaces {
     pub user: bool,
     /// A time namespace of its own whose clocks start at zero.
     pub time: bool,
-}
-
-/// A range of 65536 host ids the box's ids 0 to 65535 stand for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdRange {
-    /// Host id of the box's id 0; a multiple of [`IdRange::SIZE`].
-    pub base: u32,
-}
-
-impl IdRange {
-    /// Ids in a range.
-    pub const SIZE: u32 = 65536;
 }
 
 /// One step in making the root: something appears at a path inside it.
@@ -159,6 +148,18 @@ pub enum What {
     /// The mount already at this place gets these flags: used to close what had to be open while mount points
     /// were made in it.
     Remount,
+    /// What is already at this place is mounted over itself, so that it has flags of its own; nothing where
+    /// nothing is.
+    Rebind,
+    /// What is already at this place is hidden: a directory under an empty read-only one, anything else under
+    /// the host's `/dev/null`; nothing where nothing is.
+    Mask,
+    /// A directory of the host that is the box's own, made empty at the first start and found again by later
+    /// ones; idmapped when the plan has ids, so that the ids on disk begin at 0.
+    Store {
+        /// Absolute path on the host.
+        path: PathBuf,
+    },
 }
 
 /// Content of a file made in the box.
@@ -182,7 +183,8 @@ pub enum Upper {
         /// Most files.
         inodes: u64,
     },
-    /// A directory of the host holding `upper` and `work`, made at the first start.
+    /// A directory of the host holding `upper` and `work`, made at the first start; idmapped when the plan has
+    /// ids.
     Directory {
         /// Absolute path on the host.
         path: PathBuf,
