@@ -1,1 +1,6 @@
 //! What `boxctl` says and does; one file per group of commands.
+
+pub mod show;
+mod table;
+pub mod terminal;
+mod text;

@@ -1,1 +1,342 @@
 //! What boxd says about a box; the only stable serialised format.
+//!
+//! A [`Report`] is what `boxctl status --json` prints. Keys are kebab-case; times are microseconds since the
+//! epoch, sizes bytes, and CPU time microseconds. What is not known is absent or `null`. A change a reader of
+//! an older version would misread gets another [`VERSION`]; new keys may appear at any time.
+
+pub mod collect;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{IdRange, Limit};
+
+/// Version of the format, [`Report::version`].
+pub const VERSION: u32 = 1;
+
+/// Everything `boxctl status` knows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Report {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Whether systemd runs this host. Without it only boxes run in the foreground are seen.
+    pub systemd: bool,
+    /// Every box that has a definition, a unit that is not at rest, or a running payload; by name.
+    pub boxes: Vec<Status>,
+}
+
+/// One box.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    /// The box; for a definition file whose name is no box's name, that text.
+    pub name: String,
+    /// For people.
+    pub description: Option<String>,
+    /// What the box does now.
+    pub state: State,
+    /// When it came to this state.
+    pub since: Option<u64>,
+    /// Who runs it; absent when nobody does.
+    pub runner: Option<Runner>,
+    /// What is known of its definition.
+    pub definition: Definition,
+    /// Its unit, where systemd has it loaded.
+    pub unit: Option<Unit>,
+    /// What runs, while something does.
+    pub payload: Option<Payload>,
+    /// What it uses, while it runs.
+    pub usage: Option<Usage>,
+    /// What it may use; absent limits are not set.
+    pub limits: Limits,
+    /// What differs on this host from what was asked for.
+    pub remarks: Vec<String>,
+}
+
+/// What a box does now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Ready.
+    Running,
+    /// Being made, or not yet ready.
+    Starting,
+    /// Ready, and reading its configuration anew.
+    Reloading,
+    /// Asked to stop.
+    Stopping,
+    /// Ended, and will be started again by its restart policy.
+    Restarting,
+    /// At rest.
+    Stopped,
+    /// Ended badly; nobody will start it again.
+    Failed,
+    /// At rest, and its definition has errors: it cannot be started.
+    Broken,
+    /// At rest, and its definition is masked: it cannot be started.
+    Masked,
+}
+
+impl State {
+    /// The word of the serialised format.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Running => "running",
+            State::Starting => "starting",
+            State::Reloading => "reloading",
+            State::Stopping => "stopping",
+            State::Restarting => "restarting",
+            State::Stopped => "stopped",
+            State::Failed => "failed",
+            State::Broken => "broken",
+            State::Masked => "masked",
+        }
+    }
+}
+
+/// Who runs a box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runner {
+    /// systemd, as `box@NAME.service`.
+    Unit,
+    /// `boxctl run`.
+    Foreground,
+}
+
+/// What is known of a box's definition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Definition {
+    /// Whether it can be used.
+    pub state: DefinitionState,
+    /// The files it is read from: the base, then its drop-ins in order.
+    pub files: Vec<PathBuf>,
+    /// Why it cannot be used: every diagnostic, as `boxctl check` prints them without colour.
+    pub problem: Option<String>,
+    /// Whether the box is started with the host.
+    pub start_at_boot: bool,
+}
+
+/// Whether a definition can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DefinitionState {
+    /// It can.
+    Loaded,
+    /// It has errors.
+    Broken,
+    /// It is an empty file or a link to `/dev/null`.
+    Masked,
+    /// There is none: the box was run from a file elsewhere, or its definition was removed while it ran.
+    Missing,
+}
+
+/// The unit of a box, in the words of org.freedesktop.systemd1(5).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Unit {
+    /// `box@NAME.service`.
+    pub name: String,
+    /// `ActiveState`.
+    pub active_state: String,
+    /// `SubState`.
+    pub sub_state: String,
+    /// `Result`: how the last run ended, `success` while it runs.
+    pub result: String,
+    /// `StateChangeTimestamp`.
+    pub since: Option<u64>,
+    /// `MainPID`: the supervisor.
+    pub supervisor: Option<u32>,
+    /// `StatusText`: what the supervisor said last.
+    pub status_text: Option<String>,
+    /// `ExecMainCode`: a `CLD_*` of waitid(2), 0 before the first end.
+    pub exit_code: i32,
+    /// `ExecMainStatus`: an exit status, or a signal number.
+    pub exit_status: i32,
+    /// `NRestarts`.
+    pub restarts: u32,
+    /// `InvocationID` of the last run, as 32 hexadecimal digits.
+    pub invocation: Option<String>,
+}
+
+/// What runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Payload {
+    /// The box's first process, on the host.
+    pub pid: i32,
+    /// Its name, proc_pid_comm(5).
+    pub command: Option<String>,
+    /// When it was started.
+    pub started: u64,
+    /// The scope's unit name.
+    pub scope: String,
+    /// The scope's cgroup, absolute on the host.
+    pub cgroup: PathBuf,
+    /// Where the box's files come from, as its definition says.
+    pub root: String,
+    /// Host ids of the box; absent when it has the host's.
+    pub ids: Option<Ids>,
+}
+
+/// A range of host ids, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Ids {
+    /// Host id of the box's root.
+    pub first: u32,
+    /// Host id of the box's last id.
+    pub last: u32,
+}
+
+impl From<IdRange> for Ids {
+    fn from(range: IdRange) -> Ids {
+        Ids {
+            first: range.base,
+            last: range.base + (IdRange::SIZE - 1),
+        }
+    }
+}
+
+/// What a box uses; a part its cgroup has no controller for is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Usage {
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// Most bytes there ever were in this run.
+    pub memory_peak: Option<u64>,
+    /// Microseconds of CPU in this run.
+    pub cpu: Option<u64>,
+    /// Processes and threads.
+    pub tasks: Option<u64>,
+}
+
+/// What a box may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Limits {
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// Microseconds of CPU per second: a million is one core.
+    pub cpu: Option<u64>,
+    /// Processes and threads.
+    pub tasks: Option<u64>,
+}
+
+impl Limits {
+    /// The limits of a plan.
+    pub fn of(limits: &[Limit]) -> Limits {
+        let mut result = Limits::default();
+        for limit in limits {
+            match limit {
+                Limit::MemoryMax(bytes) => result.memory = Some(*bytes),
+                Limit::CpuQuotaPerSec(microseconds) => result.cpu = Some(*microseconds),
+                Limit::TasksMax(tasks) => result.tasks = Some(*tasks),
+                _ => {}
+            }
+        }
+        result
+    }
+}
+
+/// What a box does, from what is known of it. A running box is never called broken: bad input does not hurt it.
+pub fn state(
+    definition: DefinitionState,
+    unit: Option<&Unit>,
+    payload: Option<&Payload>,
+    runner: Option<Runner>,
+) -> State {
+    if runner == Some(Runner::Foreground) && payload.is_some() {
+        return State::Running;
+    }
+    let active = unit.map_or("inactive", |unit| unit.active_state.as_str());
+    let sub = unit.map_or("dead", |unit| unit.sub_state.as_str());
+    match (active, sub) {
+        ("active", _) => State::Running,
+        ("reloading" | "refreshing", _) => State::Reloading,
+        ("activating", "auto-restart" | "auto-restart-queued") => State::Restarting,
+        ("activating", _) => State::Starting,
+        ("deactivating", _) => State::Stopping,
+        _ if definition == DefinitionState::Broken => State::Broken,
+        _ if definition == DefinitionState::Masked => State::Masked,
+        ("failed", _) => State::Failed,
+        _ => State::Stopped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(active: &str, sub: &str) -> Unit {
+        Unit {
+            active_state: active.to_owned(),
+            sub_state: sub.to_owned(),
+            ..Unit::default()
+        }
+    }
+
+    #[test]
+    fn a_bad_definition_never_hides_that_its_box_runs() {
+        let running = unit("active", "running");
+        assert_eq!(
+            state(DefinitionState::Broken, Some(&running), None, None),
+            State::Running
+        );
+        let failed = unit("failed", "failed");
+        assert_eq!(
+            state(DefinitionState::Broken, Some(&failed), None, None),
+            State::Broken
+        );
+        assert_eq!(
+            state(DefinitionState::Loaded, Some(&failed), None, None),
+            State::Failed
+        );
+        assert_eq!(
+            state(DefinitionState::Masked, None, None, None),
+            State::Masked
+        );
+        assert_eq!(
+            state(DefinitionState::Loaded, None, None, None),
+            State::Stopped
+        );
+    }
+
+    #[test]
+    fn a_box_that_waits_for_its_restart_is_not_starting() {
+        let waiting = unit("activating", "auto-restart");
+        assert_eq!(
+            state(DefinitionState::Loaded, Some(&waiting), None, None),
+            State::Restarting
+        );
+        let starting = unit("activating", "start");
+        assert_eq!(
+            state(DefinitionState::Loaded, Some(&starting), None, None),
+            State::Starting
+        );
+    }
+
+    #[test]
+    fn the_words_of_the_format_are_those_of_the_table() {
+        for state in [
+            State::Running,
+            State::Starting,
+            State::Reloading,
+            State::Stopping,
+            State::Restarting,
+            State::Stopped,
+            State::Failed,
+            State::Broken,
+            State::Masked,
+        ] {
+            assert_eq!(
+                serde_json::to_value(state).expect("a state serialises"),
+                serde_json::json!(state.as_str())
+            );
+        }
+    }
+}

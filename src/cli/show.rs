@@ -1,0 +1,366 @@
+//! How a status looks to people: the table of all boxes, and the page about one.
+
+use jiff::tz::TimeZone;
+
+use super::table::{self, Cell, Side};
+use super::terminal::{Look, Paint, cut, harmless};
+use super::text;
+use crate::status::{DefinitionState, Report, Runner, State, Status};
+
+/// When it is, and where the reader is.
+#[derive(Debug, Clone)]
+pub struct Clock {
+    /// Microseconds since the epoch.
+    pub now: u64,
+    /// In which moments are told.
+    pub zone: TimeZone,
+}
+
+impl Clock {
+    /// The host's.
+    pub fn system() -> Clock {
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        Clock {
+            now: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
+            zone: TimeZone::system(),
+        }
+    }
+}
+
+/// All boxes as a table, with a line below it that counts them.
+pub fn boxes(report: &Report, clock: &Clock, look: Look) -> String {
+    let mut result = String::new();
+    if report.boxes.is_empty() {
+        result.push_str("No boxes. Describe one in /etc/boxd/NAME.toml; box.toml(5) tells how.\n");
+    } else {
+        let rows: Vec<Vec<Cell>> = report
+            .boxes
+            .iter()
+            .map(|status| row(status, clock))
+            .collect();
+        result.push_str(&table::render(
+            &[
+                ("NAME", Side::Left),
+                ("STATE", Side::Left),
+                ("SINCE", Side::Left),
+                ("PID", Side::Right),
+                ("MEMORY", Side::Right),
+                ("CPU", Side::Right),
+                ("TASKS", Side::Right),
+                ("DESCRIPTION", Side::Left),
+            ],
+            &rows,
+            look,
+        ));
+        result.push('\n');
+        result.push_str(&count(report));
+    }
+    if !report.systemd {
+        result.push_str(
+            "systemd does not run this host: only boxes that `boxctl run` holds are seen running.\n",
+        );
+    }
+    result
+}
+
+fn row(status: &Status, clock: &Clock) -> Vec<Cell> {
+    let usage = status.usage.unwrap_or_default();
+    let says = match status.state {
+        State::Broken => status
+            .definition
+            .problem
+            .as_deref()
+            .and_then(|problem| problem.lines().next()),
+        _ => status.description.as_deref(),
+    };
+    let foreground = match status.runner {
+        Some(Runner::Foreground) => " (in the foreground)",
+        _ => "",
+    };
+    let description = format!("{}{foreground}", harmless(says.unwrap_or_default()));
+    vec![
+        Cell::new(Some(harmless(&status.name))),
+        Cell::painted(status.state.as_str(), paint(status.state)),
+        Cell::new(status.since.map(|since| text::ago(since, clock.now))),
+        Cell::new(
+            status
+                .payload
+                .as_ref()
+                .map(|payload| payload.pid.to_string()),
+        ),
+        Cell::new(usage.memory.map(text::size)),
+        Cell::new(usage.cpu.map(text::cpu_time)),
+        Cell::new(usage.tasks.map(|tasks| tasks.to_string())),
+        Cell::new(Some(description.trim_start().to_owned())),
+    ]
+}
+
+fn count(report: &Report) -> String {
+    let total = report.boxes.len();
+    let boxes = if total == 1 { "box" } else { "boxes" };
+    let mut parts = vec![format!("{total} {boxes}")];
+    let number = |state| {
+        report
+            .boxes
+            .iter()
+            .filter(|status| status.state == state)
+            .count()
+    };
+    for state in [State::Running, State::Failed, State::Broken] {
+        let number = number(state);
+        if number > 0 {
+            parts.push(format!("{number} {}", state.as_str()));
+        }
+    }
+    let mut line = parts.join(", ");
+    if number(State::Broken) > 0 {
+        line.push_str("; `boxctl check` says what is wrong");
+    } else if number(State::Failed) > 0 {
+        line.push_str("; `boxctl status NAME` says why");
+    }
+    line.push_str(".\n");
+    line
+}
+
+fn paint(state: State) -> Option<Paint> {
+    match state {
+        State::Running => Some(Paint::Good),
+        State::Starting | State::Reloading | State::Stopping | State::Restarting => {
+            Some(Paint::Warning)
+        }
+        State::Failed | State::Broken => Some(Paint::Bad),
+        State::Stopped | State::Masked => None,
+    }
+}
+
+/// One box as a page, in the manner of `systemctl status`; `output` are the last lines the box wrote.
+pub fn page(status: &Status, output: &[String], clock: &Clock, look: Look) -> String {
+    let mut page = Page {
+        lines: vec![heading(status, look)],
+        look,
+    };
+    page.entry("Loaded", &loaded(status, look));
+    page.entry("Active", &active(status, clock, look));
+    if let Some(unit) = &status.unit {
+        if unit.result != "success" && !unit.result.is_empty() {
+            page.entry(
+                "Result",
+                &ended(&unit.result, unit.exit_code, unit.exit_status),
+            );
+        }
+        if let Some(text) = unit.status_text.as_deref().filter(|text| !text.is_empty()) {
+            page.entry("Status", &format!("\"{}\"", harmless(text)));
+        }
+        if unit.restarts > 0 {
+            page.entry("Restarts", &unit.restarts.to_string());
+        }
+    }
+    if let Some(payload) = &status.payload {
+        let command = match &payload.command {
+            Some(command) => format!(" ({})", harmless(command)),
+            None => String::new(),
+        };
+        page.entry("Main PID", &format!("{}{command}", payload.pid));
+    }
+    match status.runner {
+        Some(Runner::Unit) => {
+            if let Some(pid) = status.unit.as_ref().and_then(|unit| unit.supervisor) {
+                page.entry("Supervisor", &pid.to_string());
+            }
+        }
+        Some(Runner::Foreground) => page.entry("Supervisor", "boxctl run"),
+        None => {}
+    }
+    usage(&mut page, status);
+    if let Some(payload) = &status.payload {
+        let ids = match payload.ids {
+            Some(ids) => format!("{}-{}", ids.first, ids.last),
+            None => "the host's".to_owned(),
+        };
+        page.entry("Ids", &ids);
+        page.entry("Root", &harmless(&payload.root));
+        page.entry("CGroup", &harmless(&payload.cgroup.display().to_string()));
+    }
+    for remark in &status.remarks {
+        page.entry("Remark", &harmless(remark));
+    }
+    let mut result = page.lines.join("\n");
+    result.push('\n');
+    if let Some(problem) = &status.definition.problem {
+        result.push('\n');
+        result.push_str(problem.trim_end());
+        result.push('\n');
+    }
+    if !output.is_empty() {
+        result.push('\n');
+        for line in output {
+            let line = harmless(line);
+            result.push_str(
+                &look
+                    .width
+                    .map_or_else(|| line.clone(), |width| cut(&line, width)),
+            );
+            result.push('\n');
+        }
+    }
+    result
+}
+
+/// The lines of a page: labels end at one column.
+struct Page {
+    lines: Vec<String>,
+    look: Look,
+}
+
+impl Page {
+    /// Adds a line. The text is not cut: a path cut in two is of no use.
+    fn entry(&mut self, label: &str, text: &str) {
+        const LABELS: usize = "Supervisor".len() + 1;
+        let label = self.look.paint(Paint::Faint, &format!("{label:>LABELS$}:"));
+        self.lines.push(format!("{label} {text}"));
+    }
+}
+
+fn heading(status: &Status, look: Look) -> String {
+    let dot = match status.state {
+        State::Failed | State::Broken => "×",
+        State::Stopped | State::Masked => "○",
+        State::Running => "●",
+        State::Starting | State::Reloading | State::Stopping | State::Restarting => "↻",
+    };
+    let dot = match paint(status.state) {
+        Some(paint) => look.paint(paint, dot),
+        None => dot.to_owned(),
+    };
+    let name = harmless(&status.name);
+    match status
+        .description
+        .as_deref()
+        .filter(|text| !text.is_empty())
+    {
+        Some(description) if description != status.name => {
+            format!("{dot} {name} - {}", harmless(description))
+        }
+        _ => format!("{dot} {name}"),
+    }
+}
+
+fn loaded(status: &Status, look: Look) -> String {
+    let files: Vec<String> = status
+        .definition
+        .files
+        .iter()
+        .map(|file| harmless(&file.display().to_string()))
+        .collect();
+    let files = files.join(", ");
+    match status.definition.state {
+        DefinitionState::Loaded => {
+            let boot = if status.definition.start_at_boot {
+                "; starts at boot"
+            } else {
+                ""
+            };
+            format!("{files}{boot}")
+        }
+        DefinitionState::Broken => format!(
+            "{} ({files})",
+            look.paint(Paint::Bad, "the definition has errors")
+        ),
+        DefinitionState::Masked => format!("masked ({files})"),
+        DefinitionState::Missing if files.is_empty() => {
+            look.paint(Paint::Warning, "no definition any more")
+        }
+        DefinitionState::Missing => files,
+    }
+}
+
+fn active(status: &Status, clock: &Clock, look: Look) -> String {
+    let state = match paint(status.state) {
+        Some(paint) => look.paint(paint, status.state.as_str()),
+        None => status.state.as_str().to_owned(),
+    };
+    match status.since {
+        Some(since) => format!(
+            "{state} since {}; {}",
+            text::moment(since, &clock.zone),
+            text::ago(since, clock.now)
+        ),
+        None => state,
+    }
+}
+
+fn usage(page: &mut Page, status: &Status) {
+    let usage = status.usage.unwrap_or_default();
+    let limits = status.limits;
+    if let Some(memory) = usage.memory {
+        let mut notes = Vec::new();
+        if let Some(peak) = usage.memory_peak {
+            notes.push(format!("peak {}", text::size(peak)));
+        }
+        if let Some(limit) = limits.memory {
+            notes.push(format!("limit {}", text::size(limit)));
+        }
+        page.entry("Memory", &with_notes(text::size(memory), &notes));
+    }
+    if let Some(cpu) = usage.cpu {
+        let notes: Vec<String> = limits
+            .cpu
+            .map(|limit| format!("limit {}", text::cores(limit)))
+            .into_iter()
+            .collect();
+        page.entry("CPU", &with_notes(text::cpu_time(cpu), &notes));
+    }
+    if let Some(tasks) = usage.tasks {
+        let notes: Vec<String> = limits
+            .tasks
+            .map(|limit| format!("limit {limit}"))
+            .into_iter()
+            .collect();
+        page.entry("Tasks", &with_notes(tasks.to_string(), &notes));
+    }
+}
+
+fn with_notes(text: String, notes: &[String]) -> String {
+    if notes.is_empty() {
+        text
+    } else {
+        format!("{text} ({})", notes.join(", "))
+    }
+}
+
+/// How a unit ended, in words: `Result=`, `ExecMainCode=` and `ExecMainStatus=` of a service whose main process
+/// passes on a box's end.
+pub fn ended(result: &str, code: i32, status: i32) -> String {
+    let sentence = match result {
+        "exit-code" => match (code, status) {
+            (libc::CLD_EXITED, 203) => "the command could not be executed (status 203)".to_owned(),
+            (libc::CLD_EXITED, 217) => "the user is not known in the box (status 217)".to_owned(),
+            (libc::CLD_EXITED, status @ 129..=192) => {
+                format!("killed by {} (status {status})", signal(status - 128))
+            }
+            _ => format!("exited with status {status}"),
+        },
+        "signal" | "core-dump" => format!("the supervisor was killed by {}", signal(status)),
+        "oom-kill" => "it wanted more memory than its limit, and was killed".to_owned(),
+        "timeout" => "it took longer than its time limit".to_owned(),
+        "watchdog" => "the supervisor fell silent".to_owned(),
+        "start-limit-hit" => "it was started too often in too short a time".to_owned(),
+        "protocol" => "the supervisor ended before the box was ready".to_owned(),
+        "resources" => "systemd could not give it what it needs".to_owned(),
+        "condition" | "exec-condition" => "a condition of its unit was not met".to_owned(),
+        _ => return result.to_owned(),
+    };
+    format!("{result}: {sentence}")
+}
+
+fn signal(number: i32) -> String {
+    nix::sys::signal::Signal::try_from(number).map_or_else(
+        |_| format!("signal {number}"),
+        |signal| signal.as_str().to_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests;

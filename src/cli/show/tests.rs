@@ -1,0 +1,290 @@
+//! Golden pictures of tables and pages, in `snapshots/`. With `BOXD_BLESS=1` they are written instead of compared.
+
+use std::path::Path;
+
+use super::*;
+use crate::status::{Definition, Ids, Limits, Payload, Unit, Usage, VERSION};
+
+const NOW: u64 = 1_795_995_903_000_000;
+const SECOND: u64 = 1_000_000;
+
+fn clock() -> Clock {
+    Clock {
+        now: NOW,
+        zone: TimeZone::UTC,
+    }
+}
+
+fn at_rest(name: &str, description: &str) -> Status {
+    Status {
+        name: name.to_owned(),
+        description: Some(description.to_owned()),
+        state: State::Stopped,
+        since: None,
+        runner: None,
+        definition: Definition {
+            state: DefinitionState::Loaded,
+            files: vec![format!("/etc/boxd/{name}.toml").into()],
+            problem: None,
+            start_at_boot: false,
+        },
+        unit: None,
+        payload: None,
+        usage: None,
+        limits: Limits::default(),
+        remarks: Vec::new(),
+    }
+}
+
+fn running() -> Status {
+    Status {
+        state: State::Running,
+        since: Some(NOW - 123 * SECOND),
+        runner: Some(Runner::Unit),
+        definition: Definition {
+            state: DefinitionState::Loaded,
+            files: vec![
+                "/etc/boxd/web.toml".into(),
+                "/run/boxd/definitions/web.toml.d/10-memory.toml".into(),
+            ],
+            problem: None,
+            start_at_boot: true,
+        },
+        unit: Some(Unit {
+            name: "box@web.service".to_owned(),
+            active_state: "active".to_owned(),
+            sub_state: "running".to_owned(),
+            result: "success".to_owned(),
+            since: Some(NOW - 123 * SECOND),
+            supervisor: Some(812),
+            status_text: Some("Running".to_owned()),
+            restarts: 2,
+            ..Unit::default()
+        }),
+        payload: Some(Payload {
+            pid: 815,
+            command: Some("nginx".to_owned()),
+            started: NOW - 123 * SECOND,
+            scope: "box-web.scope".to_owned(),
+            cgroup: "/box.slice/box-web.scope".into(),
+            root: "/srv/web (writes discarded)".to_owned(),
+            ids: Some(Ids {
+                first: 655_360,
+                last: 720_895,
+            }),
+        }),
+        usage: Some(Usage {
+            memory: Some(12_897_485),
+            memory_peak: Some(15 << 20),
+            cpu: Some(1_234_000),
+            tasks: Some(3),
+        }),
+        limits: Limits {
+            memory: Some(512 << 20),
+            cpu: Some(1_500_000),
+            tasks: Some(512),
+        },
+        ..at_rest("web", "Shop front")
+    }
+}
+
+fn failed() -> Status {
+    Status {
+        state: State::Failed,
+        since: Some(NOW - 3700 * SECOND),
+        unit: Some(Unit {
+            name: "box@db.service".to_owned(),
+            active_state: "failed".to_owned(),
+            sub_state: "failed".to_owned(),
+            result: "exit-code".to_owned(),
+            exit_code: libc::CLD_EXITED,
+            exit_status: 203,
+            status_text: Some("cannot execute \"/usr/bin/postgres\": no such file".to_owned()),
+            ..Unit::default()
+        }),
+        ..at_rest(
+            "db",
+            "Orders and stock, with a description too long for any narrow terminal",
+        )
+    }
+}
+
+fn broken() -> Status {
+    Status {
+        state: State::Broken,
+        definition: Definition {
+            state: DefinitionState::Broken,
+            files: vec!["/etc/boxd/mail.toml".into()],
+            problem: Some(
+                "error: unknown key \"comand\"\n --> /etc/boxd/mail.toml:2:1\n  |\n2 | comand = [\"/bin/true\"]\n  | ^^^^^^ did you mean \"command\"?\n"
+                    .to_owned(),
+            ),
+            start_at_boot: false,
+        },
+        ..at_rest("mail", "")
+    }
+}
+
+fn foreground() -> Status {
+    Status {
+        state: State::Running,
+        since: Some(NOW - 5 * SECOND),
+        runner: Some(Runner::Foreground),
+        definition: Definition {
+            state: DefinitionState::Missing,
+            files: vec![],
+            problem: None,
+            start_at_boot: false,
+        },
+        payload: Some(Payload {
+            pid: 999,
+            command: Some("sh\x1b[2J".to_owned()),
+            started: NOW - 5 * SECOND,
+            scope: "box-try.scope".to_owned(),
+            cgroup: "/boxd/try".into(),
+            root: "the host's /usr (writes discarded)".to_owned(),
+            ids: None,
+        }),
+        remarks: vec!["the host's /usr cannot be idmapped: its owners appear as nobody".to_owned()],
+        ..at_rest("try", "A try")
+    }
+}
+
+fn report() -> Report {
+    Report {
+        version: VERSION,
+        systemd: true,
+        boxes: vec![
+            failed(),
+            broken(),
+            at_rest("old", "Yesterday's"),
+            foreground(),
+            running(),
+        ],
+    }
+}
+
+fn plain(width: Option<usize>) -> Look {
+    Look {
+        color: false,
+        width,
+    }
+}
+
+const COLOURED: Look = Look {
+    color: true,
+    width: Some(120),
+};
+
+fn compare(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/cli/show/snapshots")
+        .join(name);
+    if std::env::var_os("BOXD_BLESS").is_some() {
+        std::fs::write(&path, text).expect("a snapshot can be written");
+    }
+    let expected = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert!(
+        expected == text,
+        "{} differs; BOXD_BLESS=1 writes it anew\n--- is\n{text}",
+        path.display()
+    );
+}
+
+#[test]
+fn the_table_fits_a_terminal_of_80_columns() {
+    let text = boxes(&report(), &clock(), plain(Some(80)));
+    for line in text.lines().take(6) {
+        assert!(super::super::terminal::columns(line) <= 80, "{line}");
+    }
+    compare("table-80", &text);
+}
+
+#[test]
+fn the_table_uses_a_terminal_of_120_columns() {
+    compare("table-120", &boxes(&report(), &clock(), plain(Some(120))));
+}
+
+#[test]
+fn the_table_is_whole_where_there_is_no_terminal() {
+    compare("table-whole", &boxes(&report(), &clock(), plain(None)));
+}
+
+#[test]
+fn the_table_has_colours() {
+    compare("table-colour", &boxes(&report(), &clock(), COLOURED));
+}
+
+#[test]
+fn no_boxes_and_no_systemd_are_told() {
+    let report = Report {
+        version: VERSION,
+        systemd: false,
+        boxes: vec![],
+    };
+    compare("table-empty", &boxes(&report, &clock(), plain(Some(80))));
+}
+
+#[test]
+fn a_running_box_has_a_page() {
+    let output = [
+        "Nov 29 23:43:01 host web[815]: listening on port 80".to_owned(),
+        format!("Nov 29 23:43:02 host web[815]: {}", "GET / ".repeat(30)),
+    ];
+    compare(
+        "page-80",
+        &page(&running(), &output, &clock(), plain(Some(80))),
+    );
+    compare(
+        "page-120",
+        &page(&running(), &output, &clock(), plain(Some(120))),
+    );
+    compare(
+        "page-colour",
+        &page(&running(), &output, &clock(), COLOURED),
+    );
+}
+
+#[test]
+fn a_failed_box_has_a_page_that_says_why() {
+    compare(
+        "page-failed",
+        &page(&failed(), &[], &clock(), plain(Some(80))),
+    );
+    compare(
+        "page-broken",
+        &page(&broken(), &[], &clock(), plain(Some(80))),
+    );
+    compare(
+        "page-foreground",
+        &page(&foreground(), &[], &clock(), plain(Some(80))),
+    );
+}
+
+#[test]
+fn an_end_is_told_in_words() {
+    for (result, code, status, text) in [
+        (
+            "exit-code",
+            libc::CLD_EXITED,
+            3,
+            "exit-code: exited with status 3",
+        ),
+        (
+            "exit-code",
+            libc::CLD_EXITED,
+            137,
+            "exit-code: killed by SIGKILL (status 137)",
+        ),
+        (
+            "signal",
+            libc::CLD_KILLED,
+            11,
+            "signal: the supervisor was killed by SIGSEGV",
+        ),
+        ("unheard-of", 0, 0, "unheard-of"),
+    ] {
+        assert_eq!(ended(result, code, status), text);
+    }
+}

@@ -1,0 +1,1 @@
+//! Where a [`Report`](super::Report) comes from.
