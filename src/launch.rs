@@ -3,3 +3,6 @@
 pub mod channel;
 pub mod child;
 pub mod protocol;
+pub mod stdio;
+
+pub use stdio::{Output, Stdio};

@@ -1,0 +1,48 @@
+//! The payload's standard input, output and error.
+
+use std::os::fd::OwnedFd;
+
+/// What the payload finds as descriptors 0, 1 and 2.
+#[derive(Debug)]
+pub struct Stdio {
+    /// Standard input.
+    pub stdin: OwnedFd,
+    /// Standard output.
+    pub stdout: OwnedFd,
+    /// Standard error.
+    pub stderr: OwnedFd,
+}
+
+/// The launcher's ends of a [`Stdio`].
+#[derive(Debug)]
+pub struct Output {
+    /// Read end of the payload's standard output.
+    pub stdout: OwnedFd,
+    /// Read end of the payload's standard error.
+    pub stderr: OwnedFd,
+}
+
+impl Stdio {
+    /// `/dev/null` as input, and a pipe each for output and error; all close-on-exec.
+    ///
+    /// The error is that of open(2) or pipe(2).
+    pub fn piped() -> std::io::Result<(Stdio, Output)> {
+        use rustix::fs::{Mode, OFlags};
+        use rustix::pipe::{PipeFlags, pipe_with};
+        let stdin = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let (stdout_read, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stderr_read, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+        let output = Output {
+            stdout: stdout_read,
+            stderr: stderr_read,
+        };
+        Ok((
+            Stdio {
+                stdin,
+                stdout,
+                stderr,
+            },
+            output,
+        ))
+    }
+}

@@ -1,0 +1,46 @@
+//! `PIDFD_GET_INFO` of ioctl_pidfd(2).
+#![allow(unsafe_code, reason = "no library has this ioctl")]
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::{Errno, Error};
+
+/// How a process ended that may have been nobody's child we know; wait(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It called exit(3) with this status.
+    Status(u8),
+    /// This signal ended it.
+    Signal(i32),
+    /// It has ended, and the kernel cannot say how: it is older than 6.15.
+    Unknown,
+}
+
+/// How the process behind a pidfd ended; none while it lives or has not been waited for by its parent.
+pub fn exit_of(pidfd: BorrowedFd<'_>) -> Result<Option<Exit>, Error> {
+    let call = || format!("ioctl(pidfd {}, PIDFD_GET_INFO)", pidfd.as_raw_fd());
+    // SAFETY: plain data for which zero is valid.
+    let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
+    info.mask = u64::from(libc::PIDFD_INFO_EXIT);
+    // SAFETY: the request encodes the size of `pidfd_info`, which is what the kernel writes.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
+    if result < 0 {
+        return match Errno::last() {
+            // A kernel that knows no exit information answers ESRCH for a process that is gone, and one that
+            // does not know the ioctl has one of these.
+            Errno::ESRCH | Errno::ENOTTY | Errno::EINVAL => Ok(None),
+            errno => Err(Error::new(call(), errno)),
+        };
+    }
+    if info.mask & u64::from(libc::PIDFD_INFO_EXIT) == 0 {
+        return Ok(None);
+    }
+    Ok(Some(decode(info.exit_code)))
+}
+
+fn decode(status: libc::c_int) -> Exit {
+    match status & 0x7f {
+        0 => Exit::Status((status >> 8 & 0xff) as u8),
+        signal => Exit::Signal(signal),
+    }
+}
