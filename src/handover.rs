@@ -5,17 +5,33 @@
 //! starts from that set alone: after the launch, after its own death, after an upgrade. Normal start and
 //! recovery are one path. The names are those of `FDNAME=` (sd_notify(3)) and `LISTEN_FDNAMES`
 //! (sd_listen_fds(3)).
+//!
+//! The launcher hands over the document, the pidfd and the read ends of the two pipes. The rest the supervisor
+//! makes at its first start, and puts into the store itself before it reads the first byte. Every entry is
+//! stored with `FDPOLL=0`: systemd would otherwise throw away a pipe whose writers are gone, with all that is
+//! still in it.
 
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
+use crate::identity::IdRange;
 use crate::name::Name;
-use crate::plan::IdRange;
 
-/// Version of [`Document`] this program writes and understands. A change that an older or newer program would
-/// misread gets another number; a document of another number is refused with a sentence.
+pub use kept::{Kept, Record, Sent};
+
+mod kept;
+
+/// Version of [`Document`] and [`Kept`] this program writes and understands. A change that an older or newer
+/// program would misread gets another number; a document of another number is refused with a sentence. A new
+/// field that may be absent needs no new number.
 pub const VERSION: u32 = 1;
 
 /// Name of the descriptor of the sealed memfd that holds the [`Document`] as JSON.
@@ -28,6 +44,31 @@ pub const FD_STDOUT: &str = "box-stdout";
 pub const FD_STDERR: &str = "box-stderr";
 /// Name of the memfd in which the supervisor keeps what changes: see [`Kept`].
 pub const FD_KEPT: &str = "box-kept";
+/// Name of the memfd that takes what is read of standard output: see [`journal::relay`](crate::journal::relay).
+pub const FD_STDOUT_INLET: &str = "box-stdout-inlet";
+/// Name of the memfd from which the entries of standard output are sent.
+pub const FD_STDOUT_OUTLET: &str = "box-stdout-outlet";
+/// Name of the memfd that takes what is read of standard error.
+pub const FD_STDERR_INLET: &str = "box-stderr-inlet";
+/// Name of the memfd from which the entries of standard error are sent.
+pub const FD_STDERR_OUTLET: &str = "box-stderr-outlet";
+
+/// Every name a box has in the store: `FileDescriptorStoreMax=` must not be less, and a supervisor that ends
+/// for good removes them all.
+pub const NAMES: [&str; 9] = [
+    FD_DOCUMENT,
+    FD_PROCESS,
+    FD_STDOUT,
+    FD_STDERR,
+    FD_KEPT,
+    FD_STDOUT_INLET,
+    FD_STDOUT_OUTLET,
+    FD_STDERR_INLET,
+    FD_STDERR_OUTLET,
+];
+
+/// Most bytes of a document that are read.
+const DOCUMENT_MAX: u64 = 1 << 20;
 
 /// What a supervisor must know of its box; never changes while the box lives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +85,8 @@ pub struct Document {
     pub pid: i32,
     /// When the payload was started: microseconds since the epoch.
     pub started: u64,
-    /// Absolute path of the scope's cgroup on the host, below the cgroup2 mount point.
+    /// Absolute path of the scope's cgroup on the host, mount point included:
+    /// `/sys/fs/cgroup/box.slice/box-web.scope`.
     pub cgroup: PathBuf,
     /// The scope's unit name.
     pub scope: String,
@@ -58,11 +100,191 @@ pub struct Document {
     pub stop_timeout: Duration,
 }
 
-/// What changes while a box lives, and must survive its supervisor. Written in place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Kept {
-    /// `READY=1` was sent.
-    pub ready: bool,
-    /// The stop signal was sent, at this `CLOCK_BOOTTIME` in microseconds.
-    pub stopping: Option<u64>,
+/// Why a hand-over failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused a memfd, or a call on one.
+    #[error("cannot {attempt} the memfd {name}")]
+    Memfd {
+        /// What was tried.
+        attempt: &'static str,
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The document has no JSON form.
+    #[error("cannot write the hand-over document as JSON")]
+    Write(#[source] serde_json::Error),
+    /// The document is not what a launcher writes.
+    #[error("cannot understand the hand-over document")]
+    Understand(#[source] serde_json::Error),
+    /// Another program's document, or a file that may still change.
+    #[error(
+        "the descriptor {name} is not a sealed memfd: only a document that cannot change is trusted"
+    )]
+    NotSealed {
+        /// Its name.
+        name: &'static str,
+    },
+    /// Written by a boxd that counts otherwise.
+    #[error(
+        "the box was launched by boxd {boxd}, whose hand-over has version {found}; this is boxd {} and \
+         understands version {VERSION}: install that boxd again, or stop the box and start it anew",
+        env!("CARGO_PKG_VERSION")
+    )]
+    Version {
+        /// The document's version.
+        found: u32,
+        /// The boxd that wrote it.
+        boxd: String,
+    },
+}
+
+/// The document as a sealed memfd, to be stored under [`FD_DOCUMENT`].
+pub fn seal(document: &Document) -> Result<OwnedFd, Error> {
+    let json = serde_json::to_vec(document).map_err(Error::Write)?;
+    let failed = |attempt| {
+        move |source| Error::Memfd {
+            attempt,
+            name: FD_DOCUMENT,
+            source,
+        }
+    };
+    let memfd = memfd_create(
+        c"box-document",
+        MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
+    )
+    .map_err(io::Error::from)
+    .map_err(failed("make"))?;
+    let mut file = File::from(memfd);
+    file.write_all(&json).map_err(failed("write"))?;
+    fcntl(
+        &file,
+        FcntlArg::F_ADD_SEALS(seals() | SealFlag::F_SEAL_SEAL),
+    )
+    .map_err(io::Error::from)
+    .map_err(failed("seal"))?;
+    Ok(file.into())
+}
+
+/// The document in a memfd made by [`seal`], wherever its offset stands.
+pub fn read(fd: BorrowedFd<'_>) -> Result<Document, Error> {
+    let failed = |attempt| {
+        move |source| Error::Memfd {
+            attempt,
+            name: FD_DOCUMENT,
+            source,
+        }
+    };
+    match fcntl(fd, FcntlArg::F_GET_SEALS) {
+        Ok(found) if SealFlag::from_bits_truncate(found).contains(seals()) => {}
+        _ => return Err(Error::NotSealed { name: FD_DOCUMENT }),
+    }
+    let mut file = File::from(fd.try_clone_to_owned().map_err(failed("duplicate"))?);
+    file.seek(SeekFrom::Start(0)).map_err(failed("rewind"))?;
+    let mut json = Vec::new();
+    file.take(DOCUMENT_MAX)
+        .read_to_end(&mut json)
+        .map_err(failed("read"))?;
+    understand(&json)
+}
+
+/// The document in this JSON; the version is looked at before anything else is believed.
+fn understand(json: &[u8]) -> Result<Document, Error> {
+    #[derive(Deserialize)]
+    struct Header {
+        version: u32,
+        #[serde(default)]
+        boxd: String,
+    }
+    let header: Header = serde_json::from_slice(json).map_err(Error::Understand)?;
+    if header.version != VERSION {
+        return Err(Error::Version {
+            found: header.version,
+            boxd: header.boxd,
+        });
+    }
+    serde_json::from_slice(json).map_err(Error::Understand)
+}
+
+fn seals() -> SealFlag {
+    SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
+}
+
+/// An empty memfd for what changes: [`FD_KEPT`], or an inlet or outlet.
+pub fn memfd(name: &'static str, label: &CStr) -> Result<OwnedFd, Error> {
+    memfd_create(label, MFdFlags::MFD_CLOEXEC).map_err(|errno| Error::Memfd {
+        attempt: "make",
+        name,
+        source: errno.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn document() -> Document {
+        Document {
+            version: VERSION,
+            boxd: "0.1.0".into(),
+            name: "web".parse().expect("a good name"),
+            description: "Shop front".into(),
+            pid: 4711,
+            started: 1_790_000_000_000_000,
+            cgroup: "/sys/fs/cgroup/box.slice/box-web.scope".into(),
+            scope: "box-web.scope".into(),
+            ids: None,
+            root: "host".into(),
+            stop_signal: 15,
+            stop_timeout: Duration::from_millis(10_500),
+        }
+    }
+
+    #[test]
+    fn a_sealed_document_is_read_again_and_again() {
+        let fd = seal(&document()).expect("seals");
+        assert_eq!(read(fd.as_fd()).expect("reads"), document());
+        assert_eq!(read(fd.as_fd()).expect("reads"), document());
+    }
+
+    #[test]
+    fn a_sealed_document_cannot_be_changed() {
+        let mut file = File::from(seal(&document()).expect("seals"));
+        assert!(file.write_all(b"x").is_err());
+        assert!(file.set_len(0).is_err());
+    }
+
+    #[test]
+    fn a_file_that_may_change_is_refused() {
+        let mut file = File::from(memfd(FD_DOCUMENT, c"test").expect("makes"));
+        file.write_all(&serde_json::to_vec(&document()).expect("serialises"))
+            .expect("writes");
+        assert!(matches!(read(file.as_fd()), Err(Error::NotSealed { .. })));
+    }
+
+    #[test]
+    fn another_version_is_refused_with_a_sentence_whatever_else_it_holds() {
+        let error = understand(br#"{"version":7,"boxd":"9.0","pid":"unknown"}"#)
+            .expect_err("another version");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the box was launched by boxd 9.0, whose hand-over has version 7; this is boxd {} and \
+                 understands version 1: install that boxd again, or stop the box and start it anew",
+                env!("CARGO_PKG_VERSION")
+            )
+        );
+    }
+
+    #[test]
+    fn a_field_of_a_later_program_does_no_harm() {
+        let mut value = serde_json::to_value(document()).expect("serialises");
+        value["colour"] = "blue".into();
+        let json = serde_json::to_vec(&value).expect("serialises");
+        assert_eq!(understand(&json).expect("understood"), document());
+    }
 }

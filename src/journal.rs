@@ -1,1 +1,3 @@
 //! boxd's own messages, and the payload's output in journald's native protocol.
+
+pub mod relay;

@@ -1,0 +1,1 @@
+//! What the payload writes, relayed to journald in its native protocol.
