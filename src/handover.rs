@@ -191,7 +191,7 @@ pub fn read(fd: BorrowedFd<'_>) -> Result<Document, Error> {
 }
 
 /// The document in this JSON; the version is looked at before anything else is believed.
-fn understand(json: &[u8]) -> Result<Document, Error> {
+pub fn understand(json: &[u8]) -> Result<Document, Error> {
     #[derive(Deserialize)]
     struct Header {
         version: u32,

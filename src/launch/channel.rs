@@ -59,23 +59,31 @@ pub struct ChildEnd(Socket);
 
 /// Both ends, close-on-exec. After the clone each side keeps its own.
 pub fn pair() -> Result<(ParentEnd, ChildEnd), sys::Error> {
-    let (parent, child) = rustix::net::socketpair(
+    let (parent, child) = sockets("the box's first process", "the launcher")?;
+    Ok((ParentEnd(parent), ChildEnd(child)))
+}
+
+/// Two connected ends, close-on-exec: the first talks to `child`, the second to `parent`.
+pub(crate) fn sockets(
+    child: &'static str,
+    parent: &'static str,
+) -> Result<(Socket, Socket), sys::Error> {
+    let (first, second) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
         SocketFlags::CLOEXEC,
         None,
     )
     .called(|| "socketpair(AF_UNIX, SOCK_SEQPACKET)".to_owned())?;
-    Ok((
-        ParentEnd(Socket {
-            fd: parent,
-            peer: "the box's first process",
-        }),
-        ChildEnd(Socket {
-            fd: child,
-            peer: "the launcher",
-        }),
-    ))
+    let first = Socket {
+        fd: first,
+        peer: child,
+    };
+    let second = Socket {
+        fd: second,
+        peer: parent,
+    };
+    Ok((first, second))
 }
 
 impl ParentEnd {
@@ -141,14 +149,20 @@ impl AsFd for ChildEnd {
     }
 }
 
+/// One end, of whatever messages.
 #[derive(Debug)]
-struct Socket {
+pub(crate) struct Socket {
     fd: OwnedFd,
     peer: &'static str,
 }
 
 impl Socket {
-    fn send(&self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> Result<(), Error> {
+    /// Sends a message with at most [`DESCRIPTORS_MAX`] descriptors.
+    pub(crate) fn send(
+        &self,
+        message: &impl Serialize,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), Error> {
         let text = serde_json::to_vec(message).map_err(|source| Error::Message {
             peer: "this side",
             source,
@@ -184,7 +198,8 @@ impl Socket {
         }
     }
 
-    fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), Error> {
+    /// Waits for the next message.
+    pub(crate) fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), Error> {
         let mut text = vec![0; MESSAGE_MAX];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);

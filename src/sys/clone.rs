@@ -27,6 +27,8 @@ pub enum Fork {
 
 /// Makes a child that is a copy of this process, in new namespaces of these kinds, as fork(2) does.
 ///
+/// With `CLONE_PARENT` the new process is a sibling: the caller's parent waits for it.
+///
 /// Refused with `EINVAL` in a process of several threads: in the child only the calling one would go on, and a
 /// lock another one held would stay locked, the allocator's first of all.
 ///
@@ -43,7 +45,10 @@ pub fn clone3(namespaces: CloneFlags) -> Result<Fork, Error> {
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = (namespaces.bits() | libc::CLONE_PIDFD) as u32 as u64;
     arguments.pidfd = &raw mut pidfd as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
+    // A sibling has the caller's own exit signal, and clone3(2) refuses to be told one.
+    if !namespaces.contains(CloneFlags::CLONE_PARENT) {
+        arguments.exit_signal = libc::SIGCHLD as u64;
+    }
     // SAFETY: without CLONE_VM and with no stack given the child goes on here on a copy of this stack, as after
     // fork(2), and `arguments` with the pointer in it outlives the call. There is one thread, so no lock is
     // held by another and every invariant of this process holds in the copy. libc does not learn of the new
