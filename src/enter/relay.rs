@@ -422,6 +422,7 @@ mod tests {
             error: error.as_fd(),
         };
         let status = relay(streams, caller, &process, &signals, None).expect("relayed");
+        child.wait().expect_err("the relay has reaped it");
         let contents = |file: &mut File| {
             let mut bytes = Vec::new();
             file.rewind().expect("rewound");
