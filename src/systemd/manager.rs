@@ -1,0 +1,478 @@
+//! systemd's manager object, as far as boxd uses it; org.freedesktop.systemd1(5).
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::Error;
+use super::bus::{Bus, JobCall, Jobs, unit_path};
+use super::scope::{Dialect, Request, properties};
+
+/// A scope is made in milliseconds; only a manager that hangs takes longer than this.
+const SCOPE: Duration = Duration::from_secs(30);
+
+/// How long a scope whose processes are gone may still be known to systemd.
+const COLLECTION: Duration = Duration::from_secs(2);
+
+/// A connection to systemd.
+pub struct Manager {
+    bus: Bus,
+}
+
+/// A unit as systemd sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UnitStatus {
+    /// Full name.
+    pub unit: String,
+    /// `Description=`.
+    pub description: String,
+    /// `loaded`, `not-found`, `bad-setting`, `error`, `masked`.
+    pub load_state: String,
+    /// `active`, `inactive`, `failed`, `activating`, `deactivating`, `reloading`.
+    pub active_state: String,
+    /// Finer: `running`, `start`, `stop-sigterm`, `auto-restart` …
+    pub sub_state: String,
+    /// Whether it is started at boot: `enabled`, `disabled`, `static`, `generated`, `masked` …; empty without a file.
+    pub unit_file_state: String,
+    /// Where the unit is written; empty when it is not.
+    pub fragment_path: String,
+    /// Drop-ins in their order.
+    pub drop_in_paths: Vec<String>,
+    /// The unit's files changed since they were read.
+    pub need_daemon_reload: bool,
+    /// How the last run ended: `success`, `exit-code`, `signal`, `timeout`, `oom-kill`, `start-limit-hit` …
+    pub result: String,
+    /// What the service said of itself last.
+    pub status_text: String,
+    /// Pid of the main process, 0 without one.
+    pub main_pid: u32,
+    /// How the last main process ended: `CLD_EXITED` 1, `CLD_KILLED` 2, `CLD_DUMPED` 3; 0 while it runs.
+    pub exec_main_code: i32,
+    /// Its exit status, or the signal that ended it.
+    pub exec_main_status: i32,
+    /// Automatic restarts since the last start by hand.
+    pub restarts: u32,
+    /// When it became active last; microseconds since the epoch, 0 for never.
+    pub active_enter: u64,
+    /// When it stopped being active last; microseconds since the epoch, 0 for never.
+    pub active_exit: u64,
+    /// When it became inactive or failed last; microseconds since the epoch, 0 for never.
+    pub inactive_enter: u64,
+    /// When its state changed last; microseconds since the epoch, 0 for never.
+    pub state_change: u64,
+    /// A job of this unit waits or runs.
+    pub job: Option<u32>,
+    /// Its cgroup as systemd writes it: from the top of the tree, empty without one.
+    pub control_group: String,
+    /// Descriptors that systemd keeps for it.
+    pub stored_descriptors: u32,
+    /// Identifies one run, 32 hexadecimal digits; empty for a unit that never ran.
+    pub invocation_id: String,
+}
+
+/// A line of a list of units.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedUnit {
+    /// Full name.
+    pub unit: String,
+    /// `Description=`.
+    pub description: String,
+    /// As [`UnitStatus::load_state`].
+    pub load_state: String,
+    /// As [`UnitStatus::active_state`].
+    pub active_state: String,
+    /// As [`UnitStatus::sub_state`].
+    pub sub_state: String,
+}
+
+/// A scope and its limits as systemd has them in force; `u64::MAX` stands for none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ScopeStatus {
+    /// As [`UnitStatus::active_state`].
+    pub active_state: String,
+    /// Its cgroup as systemd writes it: from the top of the tree.
+    pub control_group: String,
+    /// Bytes.
+    pub memory_max: u64,
+    /// Bytes.
+    pub memory_high: u64,
+    /// Bytes.
+    pub memory_swap_max: u64,
+    /// Microseconds of CPU per second.
+    pub cpu_quota_per_sec: u64,
+    /// 1 to 10000.
+    pub cpu_weight: u64,
+    /// Processes and threads.
+    pub tasks_max: u64,
+    /// 1 to 10000.
+    pub io_weight: u64,
+}
+
+/// What is done to units by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Start what does not run.
+    Start,
+    /// Stop what runs.
+    Stop,
+    /// Stop and start; start what does not run.
+    Restart,
+    /// Read the configuration again.
+    Reload,
+}
+
+impl Operation {
+    /// As in `start box@web.service`.
+    pub fn verb(self) -> &'static str {
+        match self {
+            Operation::Start => "start",
+            Operation::Stop => "stop",
+            Operation::Restart => "restart",
+            Operation::Reload => "reload",
+        }
+    }
+
+    fn method(self) -> &'static str {
+        match self {
+            Operation::Start => "StartUnit",
+            Operation::Stop => "StopUnit",
+            Operation::Restart => "RestartUnit",
+            Operation::Reload => "ReloadUnit",
+        }
+    }
+}
+
+/// A scope that systemd is asked to make.
+pub struct PendingScope<'a> {
+    request: Request<'a>,
+    jobs: Jobs,
+}
+
+impl Manager {
+    /// Connects to systemd. To be called once no more children are cloned.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`] when nobody answers.
+    pub fn connect() -> Result<Self, Error> {
+        Ok(Manager {
+            bus: Bus::connect()?,
+        })
+    }
+
+    /// Has a scope made, in two steps: this one only asks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`].
+    pub fn begin_scope<'a>(&self, request: Request<'a>) -> Result<PendingScope<'a>, Error> {
+        let jobs = self.ask_for_scope(&request, Dialect::Current)?;
+        Ok(PendingScope { request, jobs })
+    }
+
+    /// Returns when the scope stands and holds its process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Exists`] when a scope of that name still has processes, [`Error::Refused`] with systemd's words,
+    /// [`Error::Job`].
+    pub fn finish_scope(&self, pending: PendingScope<'_>) -> Result<(), Error> {
+        let PendingScope { request, jobs } = pending;
+        let mut outcome = self.outcome(jobs, Some(SCOPE));
+        let mut dialect = Dialect::Current;
+        let begin = Instant::now();
+        loop {
+            match outcome {
+                Err(Error::Refused { ref name, .. })
+                    if dialect == Dialect::Current && is_unknown_property(name) =>
+                {
+                    dialect = Dialect::Old;
+                }
+                // A scope just emptied may wait for collection, for as long as systemd has other things to do.
+                Err(Error::Exists { .. })
+                    if begin.elapsed() < COLLECTION && self.is_spent(&request.scope.unit)? =>
+                {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                outcome => return outcome,
+            }
+            let jobs = self.ask_for_scope(&request, dialect)?;
+            outcome = self.outcome(jobs, Some(SCOPE));
+        }
+    }
+
+    /// [`Manager::begin_scope`] and [`Manager::finish_scope`].
+    ///
+    /// # Errors
+    ///
+    /// As those.
+    pub fn start_scope(&self, request: Request<'_>) -> Result<(), Error> {
+        let pending = self.begin_scope(request)?;
+        self.finish_scope(pending)
+    }
+
+    /// Starts a unit and waits until its job has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchUnit`], [`Error::Denied`], [`Error::Job`] …
+    pub fn start_unit(&self, unit: &str) -> Result<(), Error> {
+        self.change_unit(Operation::Start, unit)
+    }
+
+    /// Stops a unit and waits until its job has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::start_unit`].
+    pub fn stop_unit(&self, unit: &str) -> Result<(), Error> {
+        self.change_unit(Operation::Stop, unit)
+    }
+
+    /// Restarts a unit and waits until its job has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::start_unit`].
+    pub fn restart_unit(&self, unit: &str) -> Result<(), Error> {
+        self.change_unit(Operation::Restart, unit)
+    }
+
+    /// Reloads a unit and waits until its job has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::start_unit`].
+    pub fn reload_unit(&self, unit: &str) -> Result<(), Error> {
+        self.change_unit(Operation::Reload, unit)
+    }
+
+    /// Does the same to several units at once; one result for each, in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`] when the calls could not be sent.
+    pub fn change_units(
+        &self,
+        operation: Operation,
+        units: &[String],
+    ) -> Result<Vec<Result<(), Error>>, Error> {
+        let calls = units
+            .iter()
+            .map(|unit| {
+                let attempt = format!("{} {unit}", operation.verb());
+                // "replace": the operator's word counts more than a job that happens to wait.
+                let message =
+                    self.bus
+                        .message(&attempt, operation.method(), &(unit.as_str(), "replace"))?;
+                Ok(JobCall {
+                    attempt,
+                    unit: unit.clone(),
+                    message,
+                })
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        let jobs = self.bus.begin(calls)?;
+        Ok(self.bus.finish(jobs, None))
+    }
+
+    /// Forgets that a unit failed, and its restarts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchUnit`] when it is not loaded.
+    pub fn reset_failed(&self, unit: &str) -> Result<(), Error> {
+        self.bus
+            .call(&format!("reset {unit}"), "ResetFailedUnit", &(unit,))
+    }
+
+    /// Runs the generators and reads all units again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Denied`].
+    pub fn daemon_reload(&self) -> Result<(), Error> {
+        self.bus.call("reload systemd", "Reload", &())
+    }
+
+    /// What systemd knows of a unit. A unit that does not exist has `load_state` `not-found`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] for what is no unit name.
+    pub fn unit(&self, unit: &str) -> Result<UnitStatus, Error> {
+        let all = self
+            .bus
+            .properties(&format!("look at {unit}"), &unit_path(unit))?;
+        Ok(UnitStatus {
+            unit: unit.to_owned(),
+            description: all.get("Description"),
+            load_state: all.get("LoadState"),
+            active_state: all.get("ActiveState"),
+            sub_state: all.get("SubState"),
+            unit_file_state: all.get("UnitFileState"),
+            fragment_path: all.get("FragmentPath"),
+            drop_in_paths: all.get("DropInPaths"),
+            need_daemon_reload: all.get("NeedDaemonReload"),
+            result: all.get("Result"),
+            status_text: all.get("StatusText"),
+            main_pid: all.get("MainPID"),
+            exec_main_code: all.get("ExecMainCode"),
+            exec_main_status: all.get("ExecMainStatus"),
+            restarts: all.get("NRestarts"),
+            active_enter: all.get("ActiveEnterTimestamp"),
+            active_exit: all.get("ActiveExitTimestamp"),
+            inactive_enter: all.get("InactiveEnterTimestamp"),
+            state_change: all.get("StateChangeTimestamp"),
+            job: all.job().map(|(id, _)| id),
+            control_group: all.get("ControlGroup"),
+            stored_descriptors: all.get("NFileDescriptorStore"),
+            invocation_id: all
+                .get::<Vec<u8>>("InvocationID")
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+        })
+    }
+
+    /// The type of the job that waits or runs for a unit: `start`, `stop`, `restart` …; none without one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`].
+    pub fn pending_job(&self, unit: &str) -> Result<Option<String>, Error> {
+        let attempt = format!("look at the job of {unit}");
+        let all = self.bus.properties(&attempt, &unit_path(unit))?;
+        let Some((_, path)) = all.job() else {
+            return Ok(None);
+        };
+        match self.bus.properties(&attempt, path.as_str()) {
+            Ok(job) => Ok(Some(job.get("JobType"))),
+            // It has ended meanwhile.
+            Err(Error::Refused { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The loaded units whose names match one of these patterns, by name; glob(7).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`].
+    pub fn list_units(&self, patterns: &[&str]) -> Result<Vec<ListedUnit>, Error> {
+        type Row = (
+            String,
+            String,
+            String,
+            String,
+            String,
+            String,
+            zbus::wire::OwnedObjectPath,
+            u32,
+            String,
+            zbus::wire::OwnedObjectPath,
+        );
+        let states: [&str; 0] = [];
+        let rows: Vec<Row> = self.bus.call(
+            "list the units",
+            "ListUnitsByPatterns",
+            &(&states[..], patterns),
+        )?;
+        let mut units: Vec<ListedUnit> = rows
+            .into_iter()
+            .map(|row| ListedUnit {
+                unit: row.0,
+                description: row.1,
+                load_state: row.2,
+                active_state: row.3,
+                sub_state: row.4,
+            })
+            .collect();
+        units.sort_by(|a, b| a.unit.cmp(&b.unit));
+        Ok(units)
+    }
+
+    /// What systemd knows of a scope; none when there is no such scope.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`].
+    pub fn scope(&self, scope: &str) -> Result<Option<ScopeStatus>, Error> {
+        let all = self
+            .bus
+            .properties(&format!("look at {scope}"), &unit_path(scope))?;
+        if all.get::<String>("LoadState") != "loaded" {
+            return Ok(None);
+        }
+        Ok(Some(ScopeStatus {
+            active_state: all.get("ActiveState"),
+            control_group: all.get("ControlGroup"),
+            memory_max: all.get("MemoryMax"),
+            memory_high: all.get("MemoryHigh"),
+            memory_swap_max: all.get("MemorySwapMax"),
+            cpu_quota_per_sec: all.get("CPUQuotaPerSecUSec"),
+            cpu_weight: all.get("CPUWeight"),
+            tasks_max: all.get("TasksMax"),
+            io_weight: all.get("IOWeight"),
+        }))
+    }
+
+    /// The cgroup of a unit's processes, as an absolute path; none when it has none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`].
+    pub fn cgroup(&self, unit: &str) -> Result<Option<PathBuf>, Error> {
+        let group = self.unit(unit)?.control_group;
+        if group.is_empty() {
+            return Ok(None);
+        }
+        Ok(crate::cgroup::mount_point()
+            .ok()
+            .map(|top| top.join(group.trim_start_matches('/'))))
+    }
+
+    fn change_unit(&self, operation: Operation, unit: &str) -> Result<(), Error> {
+        self.change_units(operation, &[unit.to_owned()])?
+            .into_iter()
+            .collect()
+    }
+
+    fn ask_for_scope(&self, request: &Request<'_>, dialect: Dialect) -> Result<Jobs, Error> {
+        let unit = &request.scope.unit;
+        let attempt = format!("make {unit}");
+        let auxiliary: [(&str, Vec<(&str, zbus::wire::Variant<'_>)>); 0] = [];
+        let message = self.bus.message(
+            &attempt,
+            "StartTransientUnit",
+            &(
+                unit.as_str(),
+                "fail",
+                properties(request, dialect),
+                &auxiliary[..],
+            ),
+        )?;
+        self.bus.begin(vec![JobCall {
+            attempt,
+            unit: unit.clone(),
+            message,
+        }])
+    }
+
+    fn outcome(&self, jobs: Jobs, timeout: Option<Duration>) -> Result<(), Error> {
+        self.bus.finish(jobs, timeout).into_iter().collect()
+    }
+
+    /// Whether a scope is there in name only: no process of it is left.
+    fn is_spent(&self, scope: &str) -> Result<bool, Error> {
+        Ok(match self.cgroup(scope)? {
+            None => true,
+            Some(path) => !crate::cgroup::is_populated(&path).unwrap_or(true),
+        })
+    }
+}
+
+/// What systemd answers when a property of a transient unit is not known to it or not settable.
+fn is_unknown_property(name: &str) -> bool {
+    name == "org.freedesktop.DBus.Error.PropertyReadOnly"
+        || name == "org.freedesktop.DBus.Error.UnknownProperty"
+}

@@ -1,0 +1,224 @@
+//! The transient scope of a box as typed properties; systemd.scope(5), systemd.resource-control(5).
+
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use zbus::wire::{Fd, Variant};
+
+use crate::plan::{Limit, Scope, Stop};
+
+/// Devices a box may open, with what it may do: those that its `/dev` shows, and its own terminals.
+const DEVICES: [(&str, &str); 8] = [
+    ("/dev/null", "rwm"),
+    ("/dev/zero", "rwm"),
+    ("/dev/full", "rwm"),
+    ("/dev/random", "rwm"),
+    ("/dev/urandom", "rwm"),
+    ("/dev/tty", "rwm"),
+    ("/dev/ptmx", "rwm"),
+    ("char-pts", "rw"),
+];
+
+/// What a scope is made of and for whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The unit and its limits.
+    pub scope: &'a Scope,
+    /// How it ends when no supervisor is there to end it: at the host's shutdown after its service has stopped.
+    pub stop: &'a Stop,
+    /// The process the scope begins with.
+    pub process: Process<'a>,
+}
+
+/// A process by both of its names.
+#[derive(Debug, Clone, Copy)]
+pub struct Process<'a> {
+    /// Number in the pid namespace of systemd.
+    pub pid: i32,
+    /// What cannot come to mean another process.
+    pub pidfd: BorrowedFd<'a>,
+}
+
+/// How much the manager knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// `PIDFDs` and `OOMPolicy` of scopes: systemd 254 and later.
+    Current,
+    /// systemd 252: processes by number.
+    Old,
+}
+
+/// The properties for `StartTransientUnit`.
+pub(super) fn properties<'a>(
+    request: &Request<'a>,
+    dialect: Dialect,
+) -> Vec<(&'static str, Variant<'a>)> {
+    let Request {
+        scope,
+        stop,
+        process,
+    } = *request;
+    let mut properties: Vec<(&'static str, Variant<'a>)> = vec![
+        ("Description", Variant::from(scope.description.as_str())),
+        ("Slice", Variant::from(scope.slice.as_str())),
+        // The payload's tree of groups below the scope is its own; systemd leaves it alone.
+        ("Delegate", Variant::from(true)),
+        // Also a scope that failed leaves nothing behind.
+        ("CollectMode", Variant::from("inactive-or-failed")),
+        ("KillSignal", Variant::from(stop.signal)),
+        ("SendSIGKILL", Variant::from(true)),
+        (
+            "TimeoutStopUSec",
+            Variant::from(u64::try_from(stop.timeout.as_micros()).unwrap_or(u64::MAX)),
+        ),
+        ("DevicePolicy", Variant::from("closed")),
+        ("DeviceAllow", Variant::from(DEVICES.to_vec())),
+    ];
+    match dialect {
+        Dialect::Current => {
+            properties.push(("PIDFDs", Variant::from(vec![Fd::from(process.pidfd)])));
+            // One process killed for want of memory is the box's affair, not the end of the box.
+            properties.push(("OOMPolicy", Variant::from("continue")));
+        }
+        Dialect::Old => {
+            properties.push(("PIDs", Variant::from(vec![process.pid.unsigned_abs()])));
+        }
+    }
+    if let Some(service) = &scope.before {
+        // What starts first stops last: at shutdown the service, with its supervisor, stops before the scope.
+        properties.push(("Before", Variant::from(vec![service.as_str()])));
+    }
+    properties.extend(scope.limits.iter().map(limit));
+    properties
+}
+
+fn limit(limit: &Limit) -> (&'static str, Variant<'_>) {
+    match limit {
+        Limit::MemoryMax(bytes) => ("MemoryMax", Variant::from(*bytes)),
+        Limit::MemoryHigh(bytes) => ("MemoryHigh", Variant::from(*bytes)),
+        Limit::MemorySwapMax(bytes) => ("MemorySwapMax", Variant::from(*bytes)),
+        Limit::CpuQuotaPerSec(usec) => ("CPUQuotaPerSecUSec", Variant::from(*usec)),
+        Limit::CpuWeight(weight) => ("CPUWeight", Variant::from(*weight)),
+        Limit::AllowedCpus(cpus) => ("AllowedCPUs", Variant::from(cpu_mask(cpus))),
+        Limit::TasksMax(tasks) => ("TasksMax", Variant::from(*tasks)),
+        Limit::IoWeight(weight) => ("IOWeight", Variant::from(*weight)),
+        Limit::IoReadBandwidthMax(path, rate) => ("IOReadBandwidthMax", device_rate(path, *rate)),
+        Limit::IoWriteBandwidthMax(path, rate) => ("IOWriteBandwidthMax", device_rate(path, *rate)),
+        Limit::IoReadIopsMax(path, rate) => ("IOReadIOPSMax", device_rate(path, *rate)),
+        Limit::IoWriteIopsMax(path, rate) => ("IOWriteIOPSMax", device_rate(path, *rate)),
+    }
+}
+
+/// `a(st)` with one entry; several such properties add up.
+fn device_rate(path: &Path, rate: u64) -> Variant<'static> {
+    Variant::from(vec![(path.to_string_lossy().into_owned(), rate)])
+}
+
+/// `ay`: bit N of byte N/8 stands for CPU N.
+fn cpu_mask(cpus: &[u32]) -> Vec<u8> {
+    let mut mask = Vec::new();
+    for cpu in cpus {
+        let byte = *cpu as usize / 8;
+        if mask.len() <= byte {
+            mask.resize(byte + 1, 0);
+        }
+        mask[byte] |= 1 << (cpu % 8);
+    }
+    mask
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    #[test]
+    fn cpus_become_a_mask() {
+        assert_eq!(cpu_mask(&[]), [] as [u8; 0]);
+        assert_eq!(cpu_mask(&[0, 3]), [0b1001]);
+        assert_eq!(cpu_mask(&[1, 8, 17]), [2, 1, 2]);
+    }
+
+    #[test]
+    fn every_property_has_the_signature_systemd_expects() {
+        let scope = Scope {
+            unit: "box-web.scope".into(),
+            slice: "box.slice".into(),
+            description: "Shop \"front\"\n[Service]".into(),
+            before: Some("box@web.service".into()),
+            limits: vec![
+                Limit::MemoryMax(1),
+                Limit::MemoryHigh(1),
+                Limit::MemorySwapMax(0),
+                Limit::CpuQuotaPerSec(1_500_000),
+                Limit::CpuWeight(100),
+                Limit::AllowedCpus(vec![0, 9]),
+                Limit::TasksMax(5),
+                Limit::IoWeight(100),
+                Limit::IoReadBandwidthMax("/dev/sda".into(), 1),
+                Limit::IoWriteBandwidthMax("/dev/sda".into(), 1),
+                Limit::IoReadIopsMax("/dev/sda".into(), 1),
+                Limit::IoWriteIopsMax("/dev/sda".into(), 1),
+            ],
+        };
+        let stop = Stop {
+            signal: 15,
+            timeout: Duration::from_secs(10),
+        };
+        let stdin = std::io::stdin();
+        let request = Request {
+            scope: &scope,
+            stop: &stop,
+            process: Process {
+                pid: 42,
+                pidfd: stdin.as_fd(),
+            },
+        };
+        let signatures = |dialect| -> Vec<(&str, String)> {
+            properties(&request, dialect)
+                .iter()
+                .map(|(name, value)| (*name, value.value_signature().to_string()))
+                .collect()
+        };
+        let common = [
+            ("Description", "s"),
+            ("Slice", "s"),
+            ("Delegate", "b"),
+            ("CollectMode", "s"),
+            ("KillSignal", "i"),
+            ("SendSIGKILL", "b"),
+            ("TimeoutStopUSec", "t"),
+            ("DevicePolicy", "s"),
+            ("DeviceAllow", "a(ss)"),
+        ];
+        let limits = [
+            ("Before", "as"),
+            ("MemoryMax", "t"),
+            ("MemoryHigh", "t"),
+            ("MemorySwapMax", "t"),
+            ("CPUQuotaPerSecUSec", "t"),
+            ("CPUWeight", "t"),
+            ("AllowedCPUs", "ay"),
+            ("TasksMax", "t"),
+            ("IOWeight", "t"),
+            ("IOReadBandwidthMax", "a(st)"),
+            ("IOWriteBandwidthMax", "a(st)"),
+            ("IOReadIOPSMax", "a(st)"),
+            ("IOWriteIOPSMax", "a(st)"),
+        ];
+        let expect = |process: &[(&'static str, &str)]| -> Vec<(&str, String)> {
+            common
+                .iter()
+                .chain(process)
+                .chain(&limits)
+                .map(|(name, signature)| (*name, (*signature).to_owned()))
+                .collect()
+        };
+        assert_eq!(
+            signatures(Dialect::Current),
+            expect(&[("PIDFDs", "ah"), ("OOMPolicy", "s")])
+        );
+        assert_eq!(signatures(Dialect::Old), expect(&[("PIDs", "au")]));
+    }
+}
