@@ -19,8 +19,11 @@ pub use schema::{Key, keys, schema};
 
 mod diagnostics;
 mod layers;
+mod quantity;
 mod reader;
 mod schema;
+mod section;
+mod tree;
 
 /// One box as its operator described it. Absent means "not written": defaults are the plan's to decide.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -2,7 +2,15 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+
+/// Most problems that are shown: beyond these the file is something else than a definition.
+pub(super) const SHOWN_MAX: usize = 50;
+
+/// Longest line that is shown, in bytes: of a longer one only the place is named.
+const LINE_MAX: usize = 4096;
 
 /// The text of one file of a definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,17 +28,77 @@ pub struct Diagnostics {
     problems: Vec<Problem>,
 }
 
-/// One problem and the place it points at.
+/// Bytes of one of the texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
+pub(super) struct Place {
     /// Index into the sources.
     pub file: usize,
     /// Bytes of that file's text.
     pub span: Range<usize>,
+}
+
+/// One problem and the place it points at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    /// Absent for what should stand somewhere and does not.
+    place: Option<Place>,
     /// What is wrong.
-    pub title: String,
-    /// What was expected here; stands at the underline.
-    pub label: String,
+    title: String,
+    /// What was expected; stands at the underline.
+    label: String,
+    absence: bool,
+    /// Another place this one is at odds with, and what stands there.
+    related: Option<(Place, &'static str)>,
+    /// Said below.
+    note: Option<String>,
+}
+
+impl Problem {
+    pub fn at(place: &Place, title: impl Into<String>, label: impl Into<String>) -> Self {
+        Problem {
+            place: Some(place.clone()),
+            title: title.into(),
+            label: label.into(),
+            absence: false,
+            related: None,
+            note: None,
+        }
+    }
+
+    /// Something should stand in this table, or somewhere in the definition, and does not.
+    pub fn absent(
+        place: Option<&Place>,
+        title: impl Into<String>,
+        label: impl Into<String>,
+    ) -> Self {
+        Problem {
+            place: place.cloned(),
+            title: title.into(),
+            label: label.into(),
+            absence: true,
+            related: None,
+            note: None,
+        }
+    }
+
+    /// Whether this is about what does not stand there.
+    pub fn is_absence(&self) -> bool {
+        self.absence
+    }
+
+    pub fn related(mut self, place: &Place, label: &'static str) -> Self {
+        self.related = Some((place.clone(), label));
+        self
+    }
+
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
+    }
+
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
 }
 
 /// How diagnostics are shown.
@@ -46,12 +114,16 @@ impl Style {
     /// Without colours, for logs and files.
     pub const PLAIN: Style = Style {
         color: false,
-        width: 120,
+        width: 140,
     };
 }
 
 impl Diagnostics {
-    pub(super) fn new(sources: Vec<SourceText>, problems: Vec<Problem>) -> Self {
+    pub(super) fn new(sources: Vec<SourceText>, mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|problem| match &problem.place {
+            Some(place) => (place.file, place.span.start),
+            None => (0, usize::MAX),
+        });
         Diagnostics { sources, problems }
     }
 
@@ -62,18 +134,160 @@ impl Diagnostics {
 
     /// Every problem with its file, line, column and the line itself, as rustc shows them.
     pub fn render(&self, style: Style) -> String {
-        let _ = style;
-        let mut text = String::new();
-        for problem in &self.problems {
-            text.push_str(&format!(
-                "error: {}: {} ({}, bytes {}..{})\n",
-                self.sources[problem.file].path.display(),
-                problem.title,
-                problem.label,
-                problem.span.start,
-                problem.span.end
-            ));
+        let renderer = if style.color {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
         }
+        .term_width(style.width);
+        let mut text = String::new();
+        for problem in self.problems.iter().take(SHOWN_MAX) {
+            text.push_str(&renderer.render(&[self.group(problem)]));
+            text.push_str("\n\n");
+        }
+        match self.count().saturating_sub(SHOWN_MAX) {
+            0 => text.truncate(text.trim_end().len() + 1),
+            more => text.push_str(&format!("error: {more} more problems are not shown\n")),
+        }
+        text
+    }
+
+    fn group<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
+        let mut group = Group::with_title(Level::ERROR.primary_title(&*problem.title));
+        match &problem.place {
+            None => {
+                let beginning = Place {
+                    file: 0,
+                    span: 0..0,
+                };
+                group = group
+                    .element(self.origin(&beginning))
+                    .element(Level::HELP.message(&*problem.label));
+            }
+            Some(place) => group = self.point(group, problem, place),
+        }
+        match &problem.note {
+            Some(note) => group.element(Level::HELP.message(&**note)),
+            None => group,
+        }
+    }
+
+    /// The lines concerned with their underlines.
+    fn point<'a>(&'a self, group: Group<'a>, problem: &'a Problem, place: &Place) -> Group<'a> {
+        let label = Some(&*problem.label).filter(|label| !label.is_empty());
+        let lines = self.lines(place);
+        let related = problem.related.as_ref();
+        let too_long = |place: &Place| self.lines(place).len() > LINE_MAX;
+        if too_long(place) || related.is_some_and(|(other, _)| too_long(other)) {
+            let group = group.element(self.origin(place));
+            return match label {
+                Some(label) => group.element(Level::HELP.message(label)),
+                None => group,
+            };
+        }
+        let primary = |from| {
+            let span = self.within(place, from);
+            AnnotationKind::Primary.span(span).label(label)
+        };
+        let context = |other, from, label| {
+            let span = self.within(other, from);
+            AnnotationKind::Context.span(span).label(label)
+        };
+        match related {
+            None => group.element(
+                self.snippet(place.file, lines.clone())
+                    .annotation(primary(lines.start)),
+            ),
+            Some((other, label)) if other.file == place.file => {
+                let more = self.lines(other);
+                let both = lines.start.min(more.start)..lines.end.max(more.end);
+                group.element(
+                    self.snippet(place.file, both.clone())
+                        .annotation(primary(both.start))
+                        .annotation(context(other, both.start, *label)),
+                )
+            }
+            Some((other, label)) => {
+                let more = self.lines(other);
+                group
+                    .element(
+                        self.snippet(place.file, lines.clone())
+                            .annotation(primary(lines.start)),
+                    )
+                    .element(
+                        self.snippet(other.file, more.clone())
+                            .annotation(context(other, more.start, *label)),
+                    )
+            }
+        }
+    }
+
+    /// File, line and column without the line.
+    fn origin(&self, place: &Place) -> Origin<'static> {
+        let Some(source) = self.sources.get(place.file) else {
+            return Origin::path("");
+        };
+        let before = &source.text[self.lines(place).start..floor(&source.text, place.span.start)];
+        Origin::path(shown(&source.path))
+            .line(self.line_number(place))
+            .char_column(before.chars().count() + 1)
+    }
+
+    fn line_number(&self, place: &Place) -> usize {
+        let text = &self.sources[place.file].text;
+        text[..self.lines(place).start].matches('\n').count() + 1
+    }
+
+    /// Only the lines concerned: the file around them may be a megabyte.
+    fn snippet(
+        &self,
+        file: usize,
+        lines: Range<usize>,
+    ) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
+        let source = &self.sources[file];
+        let number = source.text[..lines.start].matches('\n').count() + 1;
+        Snippet::source(&source.text[lines])
+            .path(shown(&source.path))
+            .line_start(number)
+            .fold(true)
+    }
+
+    /// The bytes of the line this place begins in.
+    fn lines(&self, place: &Place) -> Range<usize> {
+        let text = &self.sources[place.file].text;
+        let start = floor(text, place.span.start);
+        let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+        let line_end = text[start..]
+            .find('\n')
+            .map_or(text.len(), |newline| start + newline);
+        line_start..line_end
+    }
+
+    /// The part of this place that lies in its first line, counted from `from`.
+    fn within(&self, place: &Place, from: usize) -> Range<usize> {
+        let text = &self.sources[place.file].text;
+        let line = self.lines(place);
+        let start = floor(text, place.span.start).min(line.end);
+        let end = floor(text, place.span.end).clamp(start, line.end);
+        start - from..end - from
+    }
+}
+
+/// The nearest boundary of a character at or before this byte.
+fn floor(text: &str, byte: usize) -> usize {
+    let byte = byte.min(text.len());
+    (0..=byte)
+        .rev()
+        .find(|byte| text.is_char_boundary(*byte))
+        .unwrap_or(0)
+}
+
+/// A path without anything a terminal would obey.
+pub(super) fn shown(path: &Path) -> String {
+    let text = path.display().to_string();
+    if text.contains(char::is_control) {
+        text.escape_debug().to_string()
+    } else {
         text
     }
 }

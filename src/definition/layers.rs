@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::diagnostics::{Diagnostics, SourceText};
+use super::diagnostics::{Diagnostics, SourceText, shown};
 use super::{Definition, parse};
 use crate::name::{Name, NameError};
 
@@ -33,7 +33,7 @@ pub struct Listed {
 
 /// A file name that cannot be a box's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot read {path} as a definition: {source}; rename the file", path = path.display())]
+#[error("cannot read {path} as a definition: {source}; rename the file", path = shown(path))]
 pub struct BadName {
     /// The file.
     pub path: PathBuf,
@@ -61,7 +61,7 @@ pub enum LoadError {
     /// The definition was switched off by an empty file or a link to `/dev/null`.
     #[error(
         "box {name} is masked: {path} is empty or a link to /dev/null; remove it or write a definition into it",
-        path = path.display()
+        path = shown(path)
     )]
     Masked {
         /// The box.
@@ -73,7 +73,7 @@ pub enum LoadError {
     #[error(transparent)]
     Name(#[from] BadName),
     /// A layer or a drop-in directory cannot be listed.
-    #[error("cannot list the directory {path}: {source}", path = path.display())]
+    #[error("cannot list the directory {path}: {source}", path = shown(path))]
     List {
         /// The directory.
         path: PathBuf,
@@ -81,7 +81,7 @@ pub enum LoadError {
         source: io::Error,
     },
     /// A file cannot be opened or read.
-    #[error("cannot read the definition {path}: {source}", path = path.display())]
+    #[error("cannot read the definition {path}: {source}", path = shown(path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -91,7 +91,7 @@ pub enum LoadError {
     /// A link leads nowhere.
     #[error(
         "cannot read the definition {path}: it is a link to {target}, which does not exist",
-        path = path.display(), target = target.display()
+        path = shown(path), target = shown(target)
     )]
     Dangling {
         /// The link.
@@ -100,7 +100,7 @@ pub enum LoadError {
         target: PathBuf,
     },
     /// Something else than a regular file stands there.
-    #[error("cannot read the definition {path}: it is a {kind}, not a regular file", path = path.display())]
+    #[error("cannot read the definition {path}: it is a {kind}, not a regular file", path = shown(path))]
     Kind {
         /// The path.
         path: PathBuf,
@@ -110,7 +110,7 @@ pub enum LoadError {
     /// The file is larger than a definition can be.
     #[error(
         "cannot read the definition {path}: it has more than {limit} bytes, the most a definition may have",
-        path = path.display()
+        path = shown(path)
     )]
     Size {
         /// The file.
@@ -121,7 +121,7 @@ pub enum LoadError {
     /// The file is not text.
     #[error(
         "cannot read the definition {path}: it is not UTF-8 text (byte 0x{byte:02x} at line {line}, column {column})",
-        path = path.display()
+        path = shown(path)
     )]
     Text {
         /// The file.
