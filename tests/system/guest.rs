@@ -1,0 +1,275 @@
+//! What a test can do in its machine, and ask of it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How a command ended.
+pub struct Ran {
+    pub status: i32,
+    pub out: String,
+    pub err: String,
+}
+
+/// Runs a script and says how it ended, whatever that is.
+pub fn sh(script: &str) -> Ran {
+    let output = Command::new("sh")
+        .args(["-c", script])
+        .stdin(Stdio::null())
+        .output()
+        .expect("sh is there");
+    ran(output)
+}
+
+fn ran(output: Output) -> Ran {
+    use std::os::unix::process::ExitStatusExt;
+    let status = output.status;
+    Ran {
+        status: status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+        out: String::from_utf8_lossy(&output.stdout)
+            .trim_end()
+            .to_owned(),
+        err: String::from_utf8_lossy(&output.stderr)
+            .trim_end()
+            .to_owned(),
+    }
+}
+
+/// Runs a script that must succeed; its output.
+#[track_caller]
+pub fn must(script: &str) -> String {
+    let ran = sh(script);
+    assert_eq!(
+        ran.status, 0,
+        "{script}\nout: {}\nerr: {}",
+        ran.out, ran.err
+    );
+    ran.out
+}
+
+/// Runs a script that must fail; all it said.
+#[track_caller]
+pub fn refused(script: &str) -> String {
+    let ran = sh(script);
+    assert_ne!(ran.status, 0, "{script} succeeded: {}", ran.out);
+    format!("{}\n{}", ran.out, ran.err)
+}
+
+/// Writes a definition into the operator's layer.
+pub fn define(name: &str, text: &str) {
+    write(&format!("/etc/boxd/{name}.toml"), text);
+}
+
+/// Defines a box that runs a shell script on the host's `/usr`; `more` is TOML that follows the command.
+pub fn define_script(name: &str, script: &str, more: &str) {
+    assert!(!script.contains("'''"));
+    define(
+        name,
+        &format!("command = ['/bin/sh', '-c', '''\n{script}''']\n{more}\n"),
+    );
+}
+
+/// Writes a file and the folders above it.
+pub fn write(path: &str, text: &str) {
+    let path = Path::new(path);
+    fs::create_dir_all(path.parent().expect("a file's path")).expect("a folder can be made");
+    fs::write(path, text).expect("a file can be written");
+}
+
+/// Makes a small root file system around a static busybox, owned by root of the host; its folder.
+pub fn small_root(name: &str) -> PathBuf {
+    let root = PathBuf::from(format!("/srv/{name}"));
+    for folder in [
+        "bin", "etc", "usr/bin", "proc", "sys", "dev", "run", "tmp", "root", "var",
+    ] {
+        fs::create_dir_all(root.join(folder)).expect("a folder can be made");
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox is there");
+    for applet in must("busybox --list")
+        .lines()
+        .filter(|applet| *applet != "busybox")
+    {
+        symlink("busybox", root.join("bin").join(applet)).expect("a link can be made");
+    }
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/:/bin/sh\n",
+    )
+    .expect("a file can be written");
+    fs::write(
+        root.join("etc/group"),
+        "root:x:0:\nweb:x:33:\nextra:x:44:web\n",
+    )
+    .expect("a file can be written");
+    root
+}
+
+/// Starts a box; that must succeed.
+#[track_caller]
+pub fn start(name: &str) {
+    let ran = sh(&format!("systemctl start box@{name}"));
+    assert_eq!(
+        ran.status,
+        0,
+        "systemctl start box@{name}: {}\n{}",
+        ran.err,
+        must(&format!(
+            "systemctl status --no-pager --lines=30 box@{name} || true"
+        ))
+    );
+}
+
+/// Starts a box whose start must fail; what the journal of its unit says then.
+#[track_caller]
+pub fn start_refused(name: &str) -> String {
+    refused(&format!("systemctl start box@{name}"));
+    assert_eq!(property(&unit(name), "ActiveState"), "failed");
+    journal(name)
+}
+
+/// Stops a box; that must succeed.
+#[track_caller]
+pub fn stop(name: &str) {
+    must(&format!("systemctl stop box@{name}"));
+}
+
+/// The unit of a box.
+pub fn unit(name: &str) -> String {
+    format!("box@{name}.service")
+}
+
+/// A property of a unit, as `systemctl show` prints it.
+pub fn property(unit: &str, property: &str) -> String {
+    must(&format!("systemctl show --value -p {property} '{unit}'"))
+}
+
+/// What `journalctl -u box@NAME` shows, messages only.
+pub fn journal(name: &str) -> String {
+    must(&format!(
+        "journalctl --sync; journalctl --no-pager -o cat -u box@{name}"
+    ))
+}
+
+/// What the box itself printed, in order.
+pub fn printed(name: &str) -> Vec<String> {
+    must(&format!(
+        "journalctl --sync; journalctl --no-pager -o cat -u box@{name} BOX_NAME={name} + _TRANSPORT=nothing"
+    ))
+    .lines()
+    .map(str::to_owned)
+    .collect()
+}
+
+/// Waits until something holds; a test that waits in vain fails with these words.
+#[track_caller]
+pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Waits until a unit is in a state.
+#[track_caller]
+pub fn wait_for_state(unit: &str, state: &str) {
+    wait_for(&format!("{unit} is {state}"), || {
+        property(unit, "ActiveState") == state
+    });
+}
+
+/// Waits until the box has printed a line.
+#[track_caller]
+pub fn wait_for_line(name: &str, line: &str) {
+    wait_for(&format!("{name} prints {line:?}"), || {
+        journal(name).lines().any(|printed| printed == line)
+    });
+}
+
+/// What `boxctl status --json` says of one box.
+#[track_caller]
+pub fn status(name: &str) -> serde_json::Value {
+    let report: serde_json::Value =
+        serde_json::from_str(&must("boxctl status --json")).expect("status is JSON");
+    report["boxes"]
+        .as_array()
+        .expect("boxes are a list")
+        .iter()
+        .find(|status| status["name"] == name)
+        .unwrap_or_else(|| panic!("{name} is in {report}"))
+        .clone()
+}
+
+/// The host's pid of a box's first process.
+#[track_caller]
+pub fn pid(name: &str) -> i64 {
+    status(name)["payload"]["pid"]
+        .as_i64()
+        .unwrap_or_else(|| panic!("{name} runs"))
+}
+
+/// Runs a command in a running box; its output.
+#[track_caller]
+pub fn inside(name: &str, command: &str) -> String {
+    must(&format!("boxctl exec {name} -- {command}"))
+}
+
+/// Asks the lab for a reboot, after which the same test begins again with one more in [`boots`].
+pub fn reboot() -> ! {
+    std::process::exit(75)
+}
+
+/// How often this test has rebooted its machine.
+pub fn boots() -> u32 {
+    std::env::var("BOXD_LAB_BOOTS")
+        .expect("the lab says so")
+        .parse()
+        .expect("a number")
+}
+
+/// Everything a box could leave behind, each thing as a line: mounts, cgroups, units, namespaces, keys, files,
+/// and what long-lived processes hold open.
+pub fn everything() -> BTreeSet<String> {
+    let script = r#"
+        cut -d' ' -f4,5,6 /proc/self/mountinfo | sed 's/^/mount /'
+        find /sys/fs/cgroup -type d | sed 's/^/cgroup /'
+        systemctl list-units --all --plain --no-legend 'box*' | awk '{ print "unit", $1, $3, $4 }'
+        # The kernel's own: a namespace that only a mount or a descriptor keeps is seen there.
+        lsns --noheadings --output TYPE,NS,PATH | sed 's/^/namespace /'
+        awk '{ print "key", $8, $9, $6 }' /proc/keys
+        find /etc /run /var /srv /tmp /dev -xdev -path /run/log -prune -o -path /var/log -prune \
+            -o -path '/run/systemd/journal/streams' -prune -o -path /run/lab-script -prune \
+            -o -path '/run/systemd/units' -prune -o -path '/run/systemd/transient' -prune \
+            -o -path '/var/cache/ldconfig' -prune -o -printf 'file %p %U:%G %m\n'
+        for name in systemd dbus-daemon systemd-journal systemd-logind; do
+            pid=$(pgrep -o -x $name) || continue
+            for fd in /proc/$pid/fd/*; do readlink $fd; done | sed 's/[0-9]\+/N/g' | sort | uniq -c | sed "s/^/open $name /"
+        done
+    "#;
+    must(script).lines().map(str::to_owned).collect()
+}
+
+/// Asserts that nothing came and nothing went between two looks at [`everything`]. What is still going away gets
+/// a moment: the kernel takes namespaces down, and systemd collects units, after the fact.
+#[track_caller]
+pub fn nothing_left(before: &BTreeSet<String>) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let after = everything();
+        let came: Vec<_> = after.difference(before).collect();
+        let went: Vec<_> = before.difference(&after).collect();
+        if came.is_empty() && went.is_empty() {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "came: {came:#?}\nwent: {went:#?}"
+        );
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}

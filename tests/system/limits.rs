@@ -1,0 +1,106 @@
+//! Limits, as the cgroup and the payload see them.
+
+use crate::guest::{
+    define_script, inside, journal, must, property, start, start_refused, stop, unit, wait_for,
+    wait_for_line, wait_for_state,
+};
+
+/// Limits that come a moment late are no limits: the payload's first instructions already see them.
+#[test]
+fn limits_are_in_force_before_the_first_instruction() {
+    define_script(
+        "small",
+        "cd /sys/fs/cgroup; for f in memory.max memory.high memory.swap.max cpu.max cpu.weight pids.max io.weight cpuset.cpus; do echo $f $(cat $f); done; sleep infinity",
+        "[resources]\nmemory = '64M'\nmemory-high = '48M'\nmemory-swap = '1M'\ncpu = 0.5\ncpu-weight = 50\ncpus = '0'\ntasks = 20\nio-weight = 50",
+    );
+    start("small");
+    wait_for_line("small", "io.weight default 50");
+    let journal = journal("small");
+    for line in [
+        "memory.max 67108864",
+        "memory.high 50331648",
+        "memory.swap.max 1048576",
+        "cpu.max 50000 100000",
+        "cpu.weight 50",
+        "pids.max 20",
+        "cpuset.cpus 0",
+    ] {
+        assert!(
+            journal.lines().any(|printed| printed == line),
+            "{line}: {journal}"
+        );
+    }
+    assert_eq!(property("box-small.scope", "MemoryMax"), "67108864");
+    assert_eq!(property("box-small.scope", "TasksMax"), "20");
+}
+
+/// IO limits name a device of the host and arrive in the kernel.
+#[test]
+fn io_limits_arrive_in_the_kernel() {
+    define_script(
+        "slowdisk",
+        "sleep infinity",
+        "[resources]\nio-read = { '/' = '10M' }\nio-write-operations = { '/dev/vda' = 100 }",
+    );
+    start("slowdisk");
+    let limits = must("cat /sys/fs/cgroup/box.slice/box-slowdisk.scope/io.max");
+    assert!(limits.contains("rbps=10485760"), "{limits}");
+    assert!(limits.contains("wiops=100"), "{limits}");
+}
+
+/// The payload is put into its cgroup before its cgroup namespace is made: that cgroup is its root.
+#[test]
+fn the_cgroup_of_a_box_is_the_root_of_what_it_sees() {
+    define_script("web", "exec sleep infinity", "");
+    start("web");
+    assert_eq!(inside("web", "cat /proc/1/cgroup"), "0::/");
+}
+
+/// Of two deaths by SIGKILL only one is for want of memory: the journal and the status say so.
+#[test]
+fn an_oom_kill_is_named_as_such() {
+    define_script(
+        "greedy",
+        "echo eating; exec tail /dev/zero",
+        "[resources]\nmemory = '32M'\nmemory-swap = '0'",
+    );
+    start("greedy");
+    wait_for_state(&unit("greedy"), "failed");
+    let journal = journal("greedy");
+    assert!(
+        journal.to_lowercase().contains("out of memory"),
+        "{journal}"
+    );
+    assert_eq!(property(&unit("greedy"), "ExecMainStatus"), "137");
+}
+
+/// A fork bomb stays within its box: the host still works, and the box can be stopped.
+#[test]
+fn a_fork_bomb_is_held_by_the_task_limit() {
+    define_script(
+        "bomb",
+        "while :; do sleep 1000 & done 2>/dev/null",
+        "[resources]\ntasks = 30\n[stop]\ntimeout = '2s'",
+    );
+    start("bomb");
+    let tasks = || {
+        must("cat /sys/fs/cgroup/box.slice/box-bomb.scope/pids.current")
+            .parse::<u32>()
+            .expect("a number")
+    };
+    wait_for("the bomb reaches its limit", || {
+        !must("grep -s max /sys/fs/cgroup/box.slice/box-bomb.scope/pids.events").ends_with(" 0")
+    });
+    assert!(tasks() <= 30);
+    stop("bomb");
+    assert_eq!(property("box-bomb.scope", "ActiveState"), "inactive");
+}
+
+/// An operator's drop-in on the unit must not be silently without effect on the box.
+#[test]
+fn a_limit_that_makes_no_sense_is_refused() {
+    define_script("odd", "true", "[resources]\nmemory = 'lots'");
+    let journal = start_refused("odd");
+    assert!(journal.contains("lots"), "{journal}");
+    assert!(journal.contains("memory"), "{journal}");
+}

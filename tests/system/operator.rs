@@ -1,0 +1,236 @@
+//! boxctl, by hand.
+
+use crate::guest::{
+    define, define_script, everything, inside, must, nothing_left, pid, property, refused, sh,
+    small_root, start, status, stop, unit, wait_for, wait_for_line,
+};
+
+/// start, stop and restart are systemd's, and wait for the job as systemctl does.
+#[test]
+fn boxes_are_started_stopped_and_restarted_by_name() {
+    define_script("web", "echo up; exec sleep infinity", "");
+    define_script("db", "exec sleep infinity", "");
+    must("boxctl start web db");
+    assert_eq!(property(&unit("web"), "ActiveState"), "active");
+    assert_eq!(property(&unit("db"), "ActiveState"), "active");
+    let before = pid("web");
+    must("boxctl restart web");
+    assert_ne!(pid("web"), before);
+    must("boxctl stop web db");
+    assert_eq!(property(&unit("web"), "ActiveState"), "inactive");
+    assert_eq!(property(&unit("db"), "ActiveState"), "inactive");
+}
+
+/// A refused action exits non-zero with one sentence that names the box and what to do.
+#[test]
+fn a_start_that_fails_says_why() {
+    define("web", "command = ['/usr/bin/no-such-program']");
+    let said = refused("boxctl start web");
+    assert!(said.contains("web"), "{said}");
+    assert!(said.contains("/usr/bin/no-such-program"), "{said}");
+    let said = refused("boxctl start nothing-of-this-name");
+    assert!(said.contains("nothing-of-this-name"), "{said}");
+    refused("boxctl stop nothing-of-this-name");
+    refused("boxctl exec nothing-of-this-name -- true");
+    refused("boxctl status nothing-of-this-name");
+    refused("boxctl plan nothing-of-this-name");
+    refused("boxctl logs nothing-of-this-name");
+    refused("boxctl start '../../etc/passwd'");
+}
+
+/// The page of one box has what `systemctl status` has, and what only boxd knows.
+#[test]
+fn status_shows_a_box_whole() {
+    define_script(
+        "web",
+        "echo last line of output; exec sleep infinity",
+        "description = 'Shop front'\n[resources]\nmemory = '64M'\ntasks = 10",
+    );
+    start("web");
+    wait_for_line("web", "last line of output");
+    let page = must("boxctl status web");
+    for words in [
+        "web",
+        "Shop front",
+        "running",
+        "last line of output",
+        "64",
+        &pid("web").to_string(),
+    ] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    assert!(
+        !page.contains('\u{1b}'),
+        "no colours where there is no terminal: {page}"
+    );
+    let table = must("boxctl status");
+    assert!(table.contains("web") && table.contains("hello"), "{table}");
+    let status = status("web");
+    assert_eq!(status["limits"]["memory"], 67_108_864);
+    assert!(
+        status["usage"]["memory"]
+            .as_u64()
+            .is_some_and(|bytes| bytes > 0)
+    );
+    stop("web");
+    assert_eq!(crate::guest::status("web")["state"], "stopped");
+}
+
+/// A command in a box has the box's walls: namespaces, cgroup, ids and privileges.
+#[test]
+fn exec_enters_everything_the_box_has() {
+    define_script("web", "exec sleep infinity", "");
+    start("web");
+    for kind in ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"] {
+        assert_eq!(
+            inside("web", &format!("readlink /proc/self/ns/{kind}")),
+            must(&format!("readlink /proc/{}/ns/{kind}", pid("web"))),
+            "{kind}"
+        );
+    }
+    assert_eq!(inside("web", "cat /proc/self/cgroup"), "0::/");
+    for field in ["CapBnd", "CapEff", "NoNewPrivs", "CapInh", "CapAmb"] {
+        assert_eq!(
+            inside("web", &format!("grep {field} /proc/self/status")),
+            must(&format!("grep {field} /proc/{}/status", pid("web"))),
+            "{field}"
+        );
+    }
+    assert_eq!(sh("boxctl exec web -- sh -c 'exit 9'").status, 9);
+    assert_eq!(sh("boxctl exec web -- sh -c 'kill -TERM $$'").status, 143);
+    let missing = sh("boxctl exec web -- /no/such/program");
+    assert_eq!(missing.status, 127, "{}", missing.err);
+    assert_eq!(must("echo through | boxctl exec web -- cat"), "through");
+    let descriptors = inside("web", "ls /proc/self/fd");
+    assert_eq!(descriptors.split_whitespace().count(), 4, "{descriptors}");
+}
+
+/// A shell has a terminal of the box, with the caller's window size.
+#[test]
+fn a_shell_has_a_terminal_of_its_own() {
+    let root = small_root("web");
+    define(
+        "web",
+        &format!(
+            "command = ['/bin/sleep', '1000']\n[root]\ndirectory = '{}'",
+            root.display()
+        ),
+    );
+    start("web");
+    let said = must(
+        "printf 'tty; stty size; echo $((40+2)); exit 5\\n' > /tmp/typed; \
+         script -q -e -c 'stty rows 33 cols 77; boxctl shell web' /dev/null < /tmp/typed; test $? = 5",
+    );
+    assert!(said.contains("/dev/pts/"), "{said}");
+    assert!(said.contains("33 77"), "{said}");
+    assert!(said.contains("42"), "{said}");
+}
+
+/// Logs are the box's output, and `-f` goes on with it.
+#[test]
+fn logs_shows_the_output_and_follows_it() {
+    define_script(
+        "web",
+        "i=0; while :; do echo line $i; i=$((i+1)); sleep 0.5; done",
+        "",
+    );
+    start("web");
+    wait_for_line("web", "line 1");
+    let logs = must("boxctl logs web");
+    assert!(logs.contains("line 0") && logs.contains("line 1"), "{logs}");
+    let followed =
+        sh("timeout 20 boxctl logs web -f | head -n 200 | grep -q -m 1 'line [5-9]'; echo $?").out;
+    assert_eq!(followed, "0");
+}
+
+/// check, plan and schema need no running box.
+#[test]
+fn definitions_are_checked_and_planned_without_running_them() {
+    define_script("web", "exec sleep infinity", "[resources]\nmemory = '64M'");
+    must("boxctl check");
+    must("boxctl check /etc/boxd/web.toml");
+    let plan = must("boxctl plan web");
+    assert!(plan.contains("67108864") || plan.contains("64"), "{plan}");
+    assert!(plan.contains("box-web.scope"), "{plan}");
+    let schema = must("boxctl schema");
+    serde_json::from_str::<serde_json::Value>(&schema).expect("the schema is JSON");
+    assert_eq!(
+        schema.trim(),
+        must("cat /usr/share/boxd/boxd.schema.json").trim()
+    );
+    assert_eq!(property(&unit("web"), "ActiveState"), "inactive");
+    define("bad", "command = 3");
+    let said = refused("boxctl check /etc/boxd/bad.toml");
+    assert!(
+        said.contains("/etc/boxd/bad.toml:1:11") || said.contains("bad.toml"),
+        "{said}"
+    );
+}
+
+/// In the foreground a box is a command like others: output, exit status, Ctrl-C, and nothing left.
+#[test]
+fn a_box_runs_in_the_foreground() {
+    define_script("once", "echo out; echo err >&2; exit 4", "");
+    must("mkdir -p /root/boxes; cp /etc/boxd/once.toml /root/boxes/other.toml");
+    let _ = sh("boxctl run once");
+    let before = everything();
+    let ran = sh("boxctl run once");
+    assert_eq!(ran.status, 4, "{}", ran.err);
+    assert_eq!(ran.out, "out");
+    assert!(ran.err.contains("err"), "{}", ran.err);
+    nothing_left(&before);
+    assert_eq!(sh("boxctl run /root/boxes/other.toml").status, 4);
+    define_script(
+        "long",
+        "trap 'echo bye; exit 0' INT TERM; echo up; while :; do sleep 0.1; done",
+        "",
+    );
+    let ran = sh(
+        "boxctl run long > /tmp/out & pid=$!; until grep -q up /tmp/out; do sleep 0.1; done; kill -INT $pid; wait $pid; echo $?",
+    );
+    assert!(must("cat /tmp/out").contains("bye"));
+    assert_eq!(
+        must("systemctl list-units --plain --no-legend 'box-long*' | wc -l"),
+        "0",
+        "{}",
+        ran.out
+    );
+}
+
+/// Limits hold in the foreground too.
+#[test]
+fn limits_hold_in_the_foreground() {
+    define_script(
+        "small",
+        "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max",
+        "[resources]\nmemory = '64M'\ntasks = 20",
+    );
+    assert_eq!(must("boxctl run small"), "67108864\n20");
+}
+
+/// A foreground box whose boxctl is killed does not go on unseen.
+#[test]
+fn a_killed_foreground_box_does_not_go_on_alone() {
+    define_script("web", "echo up; exec sleep 54321", "");
+    let _ = sh(
+        "boxctl run web > /tmp/out & pid=$!; until grep -q up /tmp/out; do sleep 0.1; done; kill -KILL $pid; wait $pid",
+    );
+    wait_for("the payload ends with it", || {
+        must("pgrep -f 'sleep 54321' | wc -l") == "0"
+    });
+    must(
+        "boxctl run web > /tmp/out & pid=$!; until grep -q up /tmp/out; do sleep 0.1; done; kill -TERM $pid; wait $pid || true",
+    );
+}
+
+/// Two at once under one name are refused, not mixed up.
+#[test]
+fn a_box_that_runs_is_not_run_again() {
+    define_script("web", "exec sleep infinity", "");
+    start("web");
+    let pid_before = pid("web");
+    let said = refused("boxctl run web");
+    assert!(said.contains("web"), "{said}");
+    assert_eq!(pid("web"), pid_before);
+    assert_eq!(property(&unit("web"), "ActiveState"), "active");
+}

@@ -1,0 +1,65 @@
+//! Many at once and many after each other. Tests here get more time.
+
+use crate::guest::{
+    define_script, everything, must, nothing_left, property, start, status, stop, unit,
+};
+
+/// A host that boots starts all its boxes at the same moment: all come up, none shares an id.
+#[test]
+fn twenty_boxes_start_at_once() {
+    let names: Vec<String> = (0..20).map(|number| format!("many-{number}")).collect();
+    for name in &names {
+        define_script(name, "exec sleep infinity", "");
+    }
+    let units = names
+        .iter()
+        .map(|name| unit(name))
+        .collect::<Vec<_>>()
+        .join(" ");
+    must(&format!("systemctl start {units}"));
+    let mut ids: Vec<u64> = names
+        .iter()
+        .map(|name| {
+            assert_eq!(property(&unit(name), "ActiveState"), "active", "{name}");
+            status(name)["payload"]["ids"]["first"]
+                .as_u64()
+                .expect("a number")
+        })
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 20, "{ids:?}");
+    must(&format!("systemctl stop {units}"));
+    assert_eq!(must("find /sys/fs/cgroup -name 'box-many*' | wc -l"), "0");
+}
+
+/// A box that restarts for years must not wear its host down: after 200 cycles mounts, namespaces, cgroups,
+/// units, descriptors, keyrings and files are exactly what they were.
+#[test]
+fn two_hundred_cycles_leave_nothing_behind() {
+    define_script(
+        "web",
+        "exec sleep infinity",
+        "[root]\nwrites = 'keep'\n[resources]\nmemory = '64M'\n[restart]\nlimit-burst = 10000\nlimit-interval = '1s'",
+    );
+    must("systemctl daemon-reload");
+    start("web");
+    stop("web");
+    let before = everything();
+    let objects = || {
+        must("awk '$1 == \"net_namespace\" || $1 == \"mnt_cache\" { print $2 }' /proc/slabinfo")
+            .lines()
+            .map(|number| number.parse::<i64>().expect("a number"))
+            .collect::<Vec<_>>()
+    };
+    let kernel = objects();
+    for _ in 0..200 {
+        must("systemctl start box@web && systemctl stop box@web");
+    }
+    nothing_left(&before);
+    // Namespaces and mounts nobody can name any more would still be the kernel's: its caches are inexact, so
+    // this only says that not every cycle lost one.
+    for (now, then) in objects().iter().zip(&kernel) {
+        assert!(now - then < 150, "{kernel:?} became {:?}", objects());
+    }
+}

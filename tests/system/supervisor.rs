@@ -1,0 +1,107 @@
+//! The supervisor may crash, and the box does not notice.
+
+use crate::guest::{
+    define_script, everything, journal, must, nothing_left, pid, printed, property, sh, start,
+    stop, unit, wait_for, wait_for_line, wait_for_state,
+};
+
+fn ticking() {
+    define_script(
+        "tick",
+        "i=0; while [ ! -e /tmp/end ]; do echo tick $i; i=$((i+1)); sleep 0.1; done; exit 7",
+        "",
+    );
+    start("tick");
+    wait_for_line("tick", "tick 3");
+}
+
+fn kill_the_supervisor() {
+    let old = property(&unit("tick"), "MainPID");
+    must(&format!("kill -KILL {old}"));
+    wait_for("another supervisor", || {
+        let new = property(&unit("tick"), "MainPID");
+        property(&unit("tick"), "ActiveState") == "active" && new != old && new != "0"
+    });
+}
+
+/// `kill -9` of the supervisor: same payload, another supervisor, not a line lost, not one twice.
+#[test]
+fn a_killed_supervisor_is_replaced_and_the_box_lives_on() {
+    ticking();
+    let payload = pid("tick");
+    for _ in 0..2 {
+        kill_the_supervisor();
+        assert_eq!(pid("tick"), payload);
+        let seen = printed("tick").len();
+        wait_for("more output", || printed("tick").len() > seen + 2);
+    }
+    assert_eq!(property("box-tick.scope", "ActiveState"), "active");
+    let ticks: Vec<_> = printed("tick");
+    for (number, line) in ticks.iter().enumerate() {
+        assert_eq!(*line, format!("tick {number}"), "{ticks:#?}");
+    }
+    stop("tick");
+    assert_eq!(property("box-tick.scope", "ActiveState"), "inactive");
+    assert_eq!(sh("test -e /run/boxd/tick").status, 1);
+}
+
+/// The new supervisor is not the payload's parent; how the payload ended is still told, or said to be unknown.
+#[test]
+fn a_replaced_supervisor_reports_the_end_of_the_box() {
+    ticking();
+    kill_the_supervisor();
+    must("boxctl exec tick -- touch /tmp/end");
+    wait_for_state(&unit("tick"), "failed");
+    let status = property(&unit("tick"), "ExecMainStatus");
+    // The kernel tells a stranger the exit status from 6.15 on.
+    assert!(status == "7" || status == "255", "{status}");
+    assert_eq!(property("box-tick.scope", "ActiveState"), "inactive");
+}
+
+/// A supervisor killed while the box ends leaves nothing either.
+#[test]
+fn a_supervisor_killed_with_its_box_leaves_nothing() {
+    define_script("web", "exec sleep infinity", "");
+    start("web");
+    stop("web");
+    let before = everything();
+    start("web");
+    let (supervisor, payload) = (property(&unit("web"), "MainPID"), pid("web"));
+    must(&format!("kill -KILL {supervisor} {payload}"));
+    wait_for("the end", || {
+        ["failed", "inactive"].contains(&property(&unit("web"), "ActiveState").as_str())
+    });
+    must("systemctl reset-failed");
+    nothing_left(&before);
+}
+
+/// A stop that meets a killed supervisor still stops the box.
+#[test]
+fn a_box_whose_supervisor_was_just_killed_can_be_stopped() {
+    ticking();
+    let supervisor = property(&unit("tick"), "MainPID");
+    must(&format!("kill -KILL {supervisor}; systemctl stop box@tick"));
+    wait_for("the end", || {
+        property(&unit("tick"), "ActiveState") != "deactivating"
+    });
+    assert_eq!(
+        property("box-tick.scope", "ActiveState"),
+        "inactive",
+        "{}",
+        journal("tick")
+    );
+    assert_eq!(must("pgrep -f 'tick [$]i' | wc -l"), "0");
+}
+
+/// A journal that restarts does not take the box's output with it.
+#[test]
+fn output_goes_on_after_the_journal_restarts() {
+    ticking();
+    must("systemctl restart systemd-journald");
+    let seen = printed("tick").len();
+    wait_for("more output", || printed("tick").len() > seen + 5);
+    let ticks = printed("tick");
+    for (number, line) in ticks.iter().enumerate() {
+        assert_eq!(*line, format!("tick {number}"));
+    }
+}
