@@ -1,1 +1,356 @@
-//! Facts of this machine, read once: what the plan may rely on.
+//! Facts of this machine, read once before a plan is made, so that planning itself is pure.
+//!
+//! A fact that cannot be read becomes the cautious one: the plan then refuses what depends on it, with a
+//! sentence, rather than hoping.
+
+mod accounts;
+mod etc;
+mod filesystems;
+mod paths;
+
+pub use accounts::Accounts;
+pub use etc::Etc;
+pub use filesystems::Idmap;
+pub use paths::{Kind, PathFacts};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::definition::{Definition, MountSource, RootSource, Users, Writes};
+use crate::identity::{self, IdRange};
+use crate::name::Name;
+
+/// Everything on this host that boxes keep lies below.
+pub const STATE_DIRECTORY: &str = "/var/lib/boxd";
+
+/// What a plan depends on besides the definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// machine-id(5) of the host, 32 hexadecimal digits.
+    pub machine_id: Option<String>,
+    /// `ID`, `VERSION_ID`, `VARIANT_ID` and `BUILD_ID` of os-release(5), as far as the host has them.
+    pub os_release: BTreeMap<String, String>,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Indices of the CPUs that are online.
+    pub cpus: BTreeSet<u32>,
+    /// Where the cgroup2 tree is mounted, and what it can limit.
+    pub cgroup: Option<CgroupTree>,
+    /// systemd is PID 1.
+    pub systemd: bool,
+    /// `user.max_user_namespaces`; 0 where the kernel has none.
+    pub user_namespaces: u64,
+    /// What stands at the top of the host's file system for the programs in `/usr`: `bin -> usr/bin`.
+    pub top_level: Vec<(PathBuf, TopLevel)>,
+    /// Which files of `/etc` a box on the host's `/usr` gets.
+    pub etc: Etc,
+    /// The host's system accounts.
+    pub accounts: Accounts,
+    /// `/sys/devices/system/cpu/cpuN/thermal_throttle`, where there are such.
+    pub thermal_throttle: Vec<PathBuf>,
+    /// The box's range of ids: reserved, or the one that would be. Why not, if there is none.
+    pub ids: Result<IdRange, String>,
+    /// What is known of every path on the host that the definition leads to.
+    pub paths: BTreeMap<PathBuf, PathFacts>,
+}
+
+/// The cgroup2 tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupTree {
+    /// Its mount point.
+    pub mount: PathBuf,
+    /// `cgroup.controllers` of its root.
+    pub controllers: BTreeSet<String>,
+}
+
+/// An entry of the host's root directory that belongs to `/usr`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopLevel {
+    /// A link with this text.
+    Link(PathBuf),
+    /// A directory of its own, on hosts where `/usr` is not merged.
+    Directory,
+}
+
+/// Reads what planning this definition needs. Changes nothing: who means to run the box calls
+/// [`identity::claim`] first, so that the range found here is the box's own.
+pub fn read(definition: &Definition) -> Host {
+    let host_root = definition.root.source == RootSource::Host;
+    let etc = if host_root {
+        Etc::read()
+    } else {
+        Etc::default()
+    };
+    let mut paths = paths_of(definition);
+    paths.extend(etc.trees.iter().cloned());
+    let top_level = if host_root { top_level() } else { Vec::new() };
+    paths.extend(
+        top_level
+            .iter()
+            .filter(|(_, what)| *what == TopLevel::Directory)
+            .map(|(at, _)| at.clone()),
+    );
+    Host {
+        machine_id: first_line("/etc/machine-id").filter(|id| is_machine_id(id)),
+        os_release: os_release(),
+        memory: memory(),
+        cpus: first_line("/sys/devices/system/cpu/online")
+            .map(|line| cpu_list(&line))
+            .unwrap_or_default(),
+        cgroup: CgroupTree::read(),
+        systemd: Path::new("/run/systemd/system").is_dir(),
+        user_namespaces: first_line("/proc/sys/user/max_user_namespaces")
+            .and_then(|line| line.parse().ok())
+            .unwrap_or(0),
+        top_level,
+        etc,
+        accounts: if host_root {
+            Accounts::read(definition)
+        } else {
+            Accounts::default()
+        },
+        thermal_throttle: thermal_throttle(),
+        ids: match definition.security.users {
+            Users::Auto => identity::look_up(&definition.name)
+                .and_then(|range| match range {
+                    Some(range) => Ok(range),
+                    None => identity::propose(&definition.name),
+                })
+                .map_err(|error| error.to_string()),
+            Users::Host => Err("not asked for".to_owned()),
+        },
+        paths: paths::read(paths),
+    }
+}
+
+impl Host {
+    /// What is known of a path the definition leads to.
+    pub fn path(&self, path: &Path) -> PathFacts {
+        self.paths.get(path).cloned().unwrap_or(PathFacts {
+            kind: Kind::Unreadable("nobody looked".to_owned()),
+            idmap: Idmap::No("an unknown file system".to_owned()),
+            idmap_recursive: Idmap::No("an unknown file system".to_owned()),
+            mounts_below: Vec::new(),
+        })
+    }
+
+    /// Whether the cgroup2 tree has this controller.
+    pub fn has_controller(&self, controller: &str) -> bool {
+        self.cgroup
+            .as_ref()
+            .is_some_and(|tree| tree.controllers.contains(controller))
+    }
+
+    /// A host of 8 GiB and four CPUs where everything works, the same on every machine: what the golden plans
+    /// are made on. A path whose last part is `missing`, `file`, `socket`, `device`, `empty` or `overlay` is that; every
+    /// other is a directory with a root file system on ext4.
+    pub fn fixed(definition: &Definition) -> Host {
+        let mut host = Host {
+            machine_id: Some("0123456789abcdef0123456789abcdef".to_owned()),
+            os_release: [("ID", "debian"), ("VERSION_ID", "13")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            memory: 8 << 30,
+            cpus: (0..4).collect(),
+            cgroup: Some(CgroupTree {
+                mount: "/sys/fs/cgroup".into(),
+                controllers: ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"]
+                    .map(str::to_owned)
+                    .into(),
+            }),
+            systemd: true,
+            user_namespaces: 63_000,
+            top_level: ["bin", "lib", "lib64", "sbin"]
+                .map(|name| {
+                    let link = Path::new("usr").join(name);
+                    (Path::new("/").join(name), TopLevel::Link(link))
+                })
+                .into(),
+            etc: Etc::fixed(),
+            accounts: Accounts::fixed(),
+            thermal_throttle: Vec::new(),
+            ids: Ok(IdRange { base: 1_048_576 }),
+            paths: BTreeMap::new(),
+        };
+        let paths = paths_of(definition);
+        for path in paths.into_iter().chain(host.etc.trees.iter().cloned()) {
+            let facts = PathFacts::fixed(&path);
+            host.paths.insert(path, facts);
+        }
+        host
+    }
+}
+
+/// Where a box keeps what it wrote, under [`STATE_DIRECTORY`].
+pub fn kept_directory(name: &Name) -> PathBuf {
+    Path::new(STATE_DIRECTORY).join("boxes").join(name.as_str())
+}
+
+/// The paths of the host that planning this definition asks about.
+fn paths_of(definition: &Definition) -> BTreeSet<PathBuf> {
+    let mut paths = BTreeSet::new();
+    match &definition.root.source {
+        RootSource::Host => paths.insert("/usr".into()),
+        RootSource::Directory(path) => paths.insert(path.clone()),
+    };
+    if definition.root.writes == Writes::Keep {
+        paths.insert(STATE_DIRECTORY.into());
+    }
+    for mount in &definition.mounts {
+        if let MountSource::Bind { path, .. } = &mount.source {
+            paths.insert(path.clone());
+        }
+    }
+    let resources = &definition.resources;
+    for devices in [
+        &resources.io_read,
+        &resources.io_write,
+        &resources.io_read_operations,
+        &resources.io_write_operations,
+    ] {
+        paths.extend(devices.keys().cloned());
+    }
+    paths
+}
+
+impl CgroupTree {
+    fn read() -> Option<CgroupTree> {
+        let mount = filesystems::MountTable::read().first_of_type("cgroup2")?;
+        let controllers = fs::read_to_string(mount.join("cgroup.controllers")).ok()?;
+        Some(CgroupTree {
+            mount,
+            controllers: controllers.split_whitespace().map(str::to_owned).collect(),
+        })
+    }
+}
+
+fn first_line(path: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    text.lines().next().map(|line| line.trim().to_owned())
+}
+
+fn is_machine_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn memory() -> u64 {
+    let kibibytes = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    kibibytes.unwrap_or(0) << 10
+}
+
+/// A list as the kernel writes it: `0-3,8`.
+fn cpu_list(text: &str) -> BTreeSet<u32> {
+    text.split(',')
+        .filter_map(|part| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            Some(first.trim().parse::<u32>().ok()?..=last.trim().parse::<u32>().ok()?)
+        })
+        .flatten()
+        .collect()
+}
+
+/// Links at the top of the file system that lead into `/usr`, and the directories that stand in their place
+/// where `/usr` is not merged.
+fn top_level() -> Vec<(PathBuf, TopLevel)> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir("/") else {
+        return found;
+    };
+    for entry in entries.filter_map(Result::ok) {
+        let path = entry.path();
+        let Ok(file_type) = entry.file_type() else {
+            continue;
+        };
+        if file_type.is_symlink() {
+            if let Ok(target) = fs::read_link(&path)
+                && (target.starts_with("usr") || target.starts_with("/usr"))
+            {
+                found.push((path, TopLevel::Link(target)));
+            }
+        } else if file_type.is_dir()
+            && ["bin", "sbin", "lib", "lib32", "lib64", "libx32"]
+                .iter()
+                .any(|name| entry.file_name() == *name)
+        {
+            found.push((path, TopLevel::Directory));
+        }
+    }
+    found.sort_by(|one, other| one.0.cmp(&other.0));
+    found
+}
+
+fn os_release() -> BTreeMap<String, String> {
+    let text = fs::read_to_string("/etc/os-release")
+        .or_else(|_| fs::read_to_string("/usr/lib/os-release"))
+        .unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.split_once('='))
+        .filter(|(key, _)| ["ID", "VERSION_ID", "VARIANT_ID", "BUILD_ID"].contains(key))
+        .map(|(key, value)| (key.to_owned(), value.trim_matches(['"', '\'']).to_owned()))
+        .filter(|(_, value)| !value.is_empty() && !value.contains(char::is_control))
+        .collect()
+}
+
+fn thermal_throttle() -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir("/sys/devices/system/cpu") else {
+        return Vec::new();
+    };
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path().join("thermal_throttle")))
+        .filter(|path| path.is_dir())
+        .collect();
+    found.sort();
+    found
+}
+
+/// A definition with nothing but a command, for tests.
+#[cfg(test)]
+pub(crate) fn example() -> Definition {
+    Definition {
+        name: "web".parse().expect("a name"),
+        sources: Vec::new(),
+        description: None,
+        command: vec!["/usr/bin/true".to_owned()],
+        user: None,
+        groups: Vec::new(),
+        working_directory: None,
+        environment: BTreeMap::new(),
+        environment_files: Vec::new(),
+        hostname: None,
+        profile: crate::definition::Profile::App,
+        after: Vec::new(),
+        requires: Vec::new(),
+        start_at_boot: false,
+        root: crate::definition::Root::default(),
+        mounts: Vec::new(),
+        ready: crate::definition::Ready::default(),
+        stop: crate::definition::Stop::default(),
+        restart: crate::definition::Restart::default(),
+        resources: crate::definition::Resources::default(),
+        security: crate::definition::Security::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_cpus_are_read_as_the_kernel_writes_them() {
+        assert_eq!(cpu_list("0-2,5"), [0, 1, 2, 5].into());
+        assert_eq!(cpu_list("0"), [0].into());
+        assert_eq!(cpu_list(""), BTreeSet::new());
+    }
+
+    #[test]
+    fn machine_ids_are_32_hexadecimal_digits() {
+        assert!(is_machine_id("0123456789abcdef0123456789abcdef"));
+        assert!(!is_machine_id("uninitialized"));
+    }
+}

@@ -4,6 +4,21 @@
 //! Planning is pure: it opens nothing and changes nothing. The printed plan is what `boxctl plan` shows and
 //! what the golden folders under `tests/plans` hold. Nothing below the plan knows where it came from.
 
+mod api_filesystems;
+mod etc;
+mod limits;
+mod machine_id;
+mod mounts;
+mod print;
+mod privileges;
+mod problem;
+mod resolve;
+mod root;
+
+pub use print::print;
+pub use problem::{Problem, Reason};
+pub use resolve::resolve;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,6 +58,15 @@ pub struct Plan {
     pub restart: Restart,
     /// Things the operator should know: what differs on this host from what was asked for.
     pub remarks: Vec<String>,
+}
+
+impl Plan {
+    /// The same box run by hand: no service stands before its scope.
+    #[must_use]
+    pub fn by_hand(mut self) -> Plan {
+        self.scope.before = None;
+        self
+    }
 }
 
 /// The program and its surroundings.
@@ -133,7 +157,8 @@ pub enum What {
         /// Permission bits.
         mode: u32,
     },
-    /// A file with this content, owned by the box's root, written anew.
+    /// A file with this content, owned by the box's root, written anew in the place of any file or symbolic
+    /// link of that name.
     File {
         /// Permission bits.
         mode: u32,
@@ -256,6 +281,47 @@ pub enum Limit {
     IoWriteIopsMax(PathBuf, u64),
 }
 
+impl MountFlags {
+    /// No restriction.
+    pub const NONE: MountFlags = MountFlags {
+        read_only: false,
+        nosuid: false,
+        nodev: false,
+        noexec: false,
+        recursive: false,
+    };
+    /// Device nodes are dead.
+    pub const NODEV: MountFlags = MountFlags {
+        nodev: true,
+        ..MountFlags::NONE
+    };
+    /// Neither devices nor a change of user by executing something.
+    pub const DATA: MountFlags = MountFlags {
+        nosuid: true,
+        ..MountFlags::NODEV
+    };
+    /// Nothing can be executed from it either.
+    pub const INERT: MountFlags = MountFlags {
+        noexec: true,
+        ..MountFlags::DATA
+    };
+
+    /// The same, read-only.
+    #[must_use]
+    pub const fn read_only(self) -> MountFlags {
+        MountFlags {
+            read_only: true,
+            ..self
+        }
+    }
+
+    /// The same, for mounts below too.
+    #[must_use]
+    pub const fn recursive(self, recursive: bool) -> MountFlags {
+        MountFlags { recursive, ..self }
+    }
+}
+
 impl Limit {
     /// The cgroup v2 controller that enforces it.
     pub fn controller(&self) -> &'static str {
@@ -269,6 +335,26 @@ impl Limit {
             | Limit::IoWriteBandwidthMax(..)
             | Limit::IoReadIopsMax(..)
             | Limit::IoWriteIopsMax(..) => "io",
+        }
+    }
+}
+
+impl Limit {
+    /// The setting of systemd.resource-control(5) it is.
+    pub fn property(&self) -> &'static str {
+        match self {
+            Limit::MemoryMax(_) => "MemoryMax=",
+            Limit::MemoryHigh(_) => "MemoryHigh=",
+            Limit::MemorySwapMax(_) => "MemorySwapMax=",
+            Limit::CpuQuotaPerSec(_) => "CPUQuota=",
+            Limit::CpuWeight(_) => "CPUWeight=",
+            Limit::AllowedCpus(_) => "AllowedCPUs=",
+            Limit::TasksMax(_) => "TasksMax=",
+            Limit::IoWeight(_) => "IOWeight=",
+            Limit::IoReadBandwidthMax(..) => "IOReadBandwidthMax=",
+            Limit::IoWriteBandwidthMax(..) => "IOWriteBandwidthMax=",
+            Limit::IoReadIopsMax(..) => "IOReadIOPSMax=",
+            Limit::IoWriteIopsMax(..) => "IOWriteIOPSMax=",
         }
     }
 }

@@ -1,0 +1,155 @@
+//! What stands at a path of the host.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use super::filesystems::{Idmap, MountTable};
+
+/// What is known of a path; symbolic links are followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathFacts {
+    /// What stands there.
+    pub kind: Kind,
+    /// Whether the mount it lies in can be idmapped.
+    pub idmap: Idmap,
+    /// The same, all mounts below it included.
+    pub idmap_recursive: Idmap,
+    /// Mount points below it.
+    pub mounts_below: Vec<PathBuf>,
+}
+
+/// What stands at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing.
+    Missing,
+    /// It could not be looked at, for this reason.
+    Unreadable(String),
+    /// A directory.
+    Directory {
+        /// A directory `usr` is in it: it may be a root file system.
+        has_usr: bool,
+    },
+    /// A regular file.
+    File,
+    /// A socket or FIFO.
+    Socket,
+    /// A character or block device.
+    Device,
+}
+
+/// Looks at all of these paths, and once at the mount table.
+pub(super) fn read(paths: BTreeSet<PathBuf>) -> BTreeMap<PathBuf, PathFacts> {
+    let table = MountTable::read();
+    paths
+        .into_iter()
+        .map(|path| {
+            let facts = facts(&path, &table);
+            (path, facts)
+        })
+        .collect()
+}
+
+fn facts(path: &Path, table: &MountTable) -> PathFacts {
+    let real = canonical_or_ancestor(path);
+    PathFacts {
+        kind: kind(path),
+        idmap: table.idmap(&real),
+        idmap_recursive: table.idmap_recursive(&real),
+        mounts_below: table.below(&real),
+    }
+}
+
+fn kind(path: &Path) -> Kind {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) => return Kind::Missing,
+        Err(error) => return Kind::Unreadable(error.to_string()),
+    };
+    let file_type = metadata.file_type();
+    if file_type.is_dir() {
+        // A link counts by what it is, not by where it leads on this host.
+        let has_usr =
+            fs::symlink_metadata(path.join("usr")).is_ok_and(|metadata| metadata.is_dir());
+        Kind::Directory { has_usr }
+    } else if file_type.is_file() {
+        Kind::File
+    } else if file_type.is_char_device() || file_type.is_block_device() {
+        Kind::Device
+    } else {
+        Kind::Socket
+    }
+}
+
+/// The path without links, or that of the nearest directory above it that is there: what will be made at a
+/// missing path will lie in the same file system.
+fn canonical_or_ancestor(path: &Path) -> PathBuf {
+    path.ancestors()
+        .find_map(|ancestor| fs::canonicalize(ancestor).ok())
+        .unwrap_or_else(|| PathBuf::from("/"))
+}
+
+impl PathFacts {
+    /// See [`super::Host::fixed`].
+    pub(super) fn fixed(path: &Path) -> PathFacts {
+        let last = path.file_name().and_then(|name| name.to_str());
+        let idmap = match last {
+            Some("overlay") => Idmap::No("overlay".to_owned()),
+            _ => Idmap::Yes,
+        };
+        PathFacts {
+            kind: match last {
+                Some("missing") => Kind::Missing,
+                Some("file") => Kind::File,
+                Some("socket") => Kind::Socket,
+                Some("device") => Kind::Device,
+                Some("empty") => Kind::Directory { has_usr: false },
+                _ => Kind::Directory { has_usr: true },
+            },
+            idmap_recursive: idmap.clone(),
+            idmap,
+            mounts_below: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn what_stands_at_a_path_is_told_apart() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let at = |name: &str| directory.path().join(name);
+        fs::create_dir_all(at("root/usr")).expect("directory");
+        fs::create_dir(at("plain")).expect("directory");
+        fs::create_dir(at("linked")).expect("directory");
+        symlink("/usr", at("linked/usr")).expect("link");
+        fs::write(at("file"), "").expect("file");
+        symlink("nowhere", at("dangling")).expect("link");
+        symlink("loop", at("loop")).expect("link");
+        let _socket = UnixListener::bind(at("socket")).expect("socket");
+        assert_eq!(kind(&at("root")), Kind::Directory { has_usr: true });
+        assert_eq!(kind(&at("plain")), Kind::Directory { has_usr: false });
+        assert_eq!(kind(&at("linked")), Kind::Directory { has_usr: false });
+        assert_eq!(kind(&at("file")), Kind::File);
+        assert_eq!(kind(&at("dangling")), Kind::Missing);
+        assert_eq!(kind(&at("nothing")), Kind::Missing);
+        assert_eq!(kind(&at("socket")), Kind::Socket);
+        assert_eq!(kind(Path::new("/dev/null")), Kind::Device);
+        assert!(matches!(kind(&at("loop")), Kind::Unreadable(_)));
+    }
+
+    #[test]
+    fn a_missing_path_lies_in_the_file_system_of_what_is_above_it() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let real = fs::canonicalize(directory.path()).expect("canonical");
+        assert_eq!(canonical_or_ancestor(&real.join("a/b/c")), real);
+    }
+}

@@ -1,0 +1,192 @@
+//! What every box has from the kernel: `/proc`, `/sys`, `/dev`, and the file systems in memory at `/run` and
+//! `/tmp`. Sizes are those systemd gives the same mounts in its containers.
+
+use std::path::PathBuf;
+
+use super::mounts::{directory, own_tmpfs, step, symlink};
+use super::{Content, MountFlags, MountStep, What};
+use crate::definition::{Definition, Profile};
+use crate::host::Host;
+
+/// The host's devices every box has.
+pub(super) const DEVICES: [&str; 6] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+];
+
+/// Files of the kernel that tell of the host, or of others on it, what a box need not know: addresses, keys,
+/// timers, interrupts, power and heat that give away what the neighbours compute, and doors for debugging.
+const MASKED: [&str; 21] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/sysrq-trigger",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/bpf",
+    "/sys/fs/fuse",
+    "/sys/fs/pstore",
+    "/sys/fs/selinux",
+    "/sys/kernel/debug",
+    "/sys/kernel/security",
+    "/sys/kernel/tracing",
+];
+
+/// Parts of proc(5) that configure the host.
+const READ_ONLY: [&str; 4] = ["/proc/apm", "/proc/bus", "/proc/fs", "/proc/irq"];
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// A device works, and nothing else about its mount does.
+const DEVICE_FLAGS: MountFlags = MountFlags {
+    nodev: false,
+    ..MountFlags::INERT
+};
+
+pub(super) fn steps(definition: &Definition, host: &Host) -> Vec<MountStep> {
+    let mut steps = kernel(definition, host);
+    steps.extend(devices(definition));
+    steps.extend(memory(definition, host));
+    steps
+}
+
+fn kernel(definition: &Definition, host: &Host) -> Vec<MountStep> {
+    let system = definition.profile == Profile::System;
+    let mut steps = vec![
+        step("/proc", What::Proc, MountFlags::INERT),
+        step("/sys", What::Sysfs, MountFlags::INERT.read_only()),
+        step(
+            "/sys/fs/cgroup",
+            What::Cgroup,
+            MountFlags {
+                read_only: !system,
+                ..MountFlags::INERT
+            },
+        ),
+    ];
+    let masked = MASKED
+        .iter()
+        .map(PathBuf::from)
+        .chain(host.thermal_throttle.iter().cloned());
+    steps.extend(masked.map(|at| step(at, What::Mask, MountFlags::INERT.read_only())));
+    let read_only = MountFlags::INERT.read_only();
+    steps.extend(READ_ONLY.map(|at| step(at, What::Rebind, read_only)));
+    if system {
+        // An init may configure its own network; all else in /proc/sys is closed around it, as
+        // <https://systemd.io/CONTAINER_INTERFACE> wants it.
+        steps.push(step("/proc/sys", What::Rebind, MountFlags::INERT));
+        steps.push(step("/proc/sys/net", What::Rebind, MountFlags::INERT));
+        steps.push(step("/proc/sys", What::Remount, read_only));
+    } else {
+        steps.push(step("/proc/sys", What::Rebind, read_only));
+    }
+    steps
+}
+
+fn devices(definition: &Definition) -> Vec<MountStep> {
+    let tmpfs = |size, inodes, mode| What::Tmpfs { size, inodes, mode };
+    // Not `nodev`: the devices are mounts of their own, but an init may make nodes here.
+    let flags = MountFlags {
+        nodev: false,
+        ..MountFlags::INERT
+    };
+    let mut steps = vec![step("/dev", tmpfs(4 * MIB, 64 * KIB, 0o755), flags)];
+    steps.extend(DEVICES.map(|path| {
+        step(
+            path,
+            What::Tree {
+                path: path.into(),
+                recursive: false,
+                idmap: false,
+            },
+            DEVICE_FLAGS,
+        )
+    }));
+    steps.extend([
+        step("/dev/pts", What::Devpts, DEVICE_FLAGS),
+        symlink("/dev/ptmx", "pts/ptmx"),
+        symlink("/dev/fd", "/proc/self/fd"),
+        symlink("/dev/stdin", "/proc/self/fd/0"),
+        symlink("/dev/stdout", "/proc/self/fd/1"),
+        symlink("/dev/stderr", "/proc/self/fd/2"),
+    ]);
+    steps.extend(own_tmpfs(
+        definition,
+        "/dev/shm",
+        tmpfs(64 * MIB, 16 * KIB, 0o1777),
+        MountFlags::INERT,
+    ));
+    steps.push(step("/dev/mqueue", What::Mqueue, MountFlags::INERT));
+    steps
+}
+
+fn memory(definition: &Definition, host: &Host) -> Vec<MountStep> {
+    let tenth = |inodes, mode| What::Tmpfs {
+        size: host.memory / 10,
+        inodes,
+        mode,
+    };
+    let mut steps = Vec::new();
+    steps.extend(own_tmpfs(
+        definition,
+        "/run",
+        tenth(800 * KIB, 0o755),
+        MountFlags::DATA,
+    ));
+    steps.push(directory("/run/lock", 0o1777));
+    steps.extend(own_tmpfs(
+        definition,
+        "/tmp",
+        tenth(400 * KIB, 0o1777),
+        MountFlags::DATA,
+    ));
+    steps
+}
+
+/// `/run/host`: what the box may know of the host; <https://systemd.io/CONTAINER_INTERFACE>.
+pub(super) fn run_host(uuid: String) -> Vec<MountStep> {
+    let file = |at: &str, content| {
+        step(
+            at,
+            What::File {
+                mode: 0o444,
+                content,
+            },
+            MountFlags::NONE,
+        )
+    };
+    vec![
+        step(
+            "/run/host",
+            What::Tmpfs {
+                size: MIB,
+                inodes: 256,
+                mode: 0o755,
+            },
+            MountFlags::INERT,
+        ),
+        file(
+            "/run/host/container-manager",
+            Content::Text("boxd\n".to_owned()),
+        ),
+        file("/run/host/container-uuid", Content::Text(uuid + "\n")),
+        file(
+            "/run/host/os-release",
+            Content::CopyOf("/etc/os-release".into()),
+        ),
+        step("/run/host", What::Remount, MountFlags::INERT.read_only()),
+    ]
+}

@@ -1,0 +1,357 @@
+//! The steps in which the root comes to be, in the order they are taken: the root, the kernel's own file
+//! systems, what every box has, what the definition mounts, and last what is closed behind it all.
+
+use std::path::{Path, PathBuf};
+
+use super::machine_id::MachineId;
+use super::problem::{Findings, Reason};
+use super::{MountFlags, MountStep, What, api_filesystems, etc, root};
+use crate::definition::{Definition, Mount, MountSource, Writes};
+use crate::host::{Host, Idmap, Kind, PathFacts};
+
+/// What the steps need to know of who the box is.
+pub(super) struct Identity<'a> {
+    /// Its ids are a range of its own: files of the host are shown with shifted owners.
+    pub(super) shifted: bool,
+    pub(super) hostname: &'a str,
+    pub(super) machine_id: MachineId,
+}
+
+/// File systems every box has of its own, in which the definition may not mount.
+const RESERVED: [&str; 3] = ["/proc", "/sys", "/run/host"];
+
+/// Places that are reserved themselves, but not what lies below them.
+const RESERVED_ITSELF: [&str; 3] = ["/", "/dev", "/run"];
+
+pub(super) fn steps(
+    definition: &Definition,
+    host: &Host,
+    identity: &Identity<'_>,
+    findings: &mut Findings,
+) -> Vec<MountStep> {
+    let mut steps = root::steps(definition, host, identity.shifted, findings);
+    steps.extend(api_filesystems::steps(definition, host));
+    steps.extend(etc::identity_files(identity));
+    for (number, mount) in definition.mounts.iter().enumerate() {
+        steps.extend(mount_step(number + 1, mount, host, identity, findings));
+    }
+    if definition.root.writes == Writes::Refuse {
+        steps.push(step("/", What::Remount, root::FLAGS.read_only()));
+    }
+    steps
+}
+
+pub(super) fn step(at: impl Into<PathBuf>, what: What, flags: MountFlags) -> MountStep {
+    MountStep {
+        at: at.into(),
+        what,
+        flags,
+    }
+}
+
+pub(super) fn directory(at: &str, mode: u32) -> MountStep {
+    step(at, What::Directory { mode }, MountFlags::NONE)
+}
+
+pub(super) fn symlink(at: impl Into<PathBuf>, target: impl Into<PathBuf>) -> MountStep {
+    let target = target.into();
+    step(at, What::Symlink { target }, MountFlags::NONE)
+}
+
+/// The tmpfs at a place where every box has one: of the size and mode the definition gives it there, none if it
+/// binds something else to that place.
+pub(super) fn own_tmpfs(
+    definition: &Definition,
+    at: &str,
+    tmpfs: What,
+    flags: MountFlags,
+) -> Option<MountStep> {
+    match definition
+        .mounts
+        .iter()
+        .find(|mount| mount.at == Path::new(at))
+    {
+        None => Some(step(at, tmpfs, flags)),
+        Some(mount) => match mount.source {
+            MountSource::Tmpfs { .. } => Some(tmpfs_step(mount)?),
+            MountSource::Bind { .. } => None,
+        },
+    }
+}
+
+/// Places where a tmpfs of the definition takes that of every box's place, [`own_tmpfs`].
+const OWN_TMPFS: [&str; 3] = ["/run", "/tmp", "/dev/shm"];
+
+fn tmpfs_step(mount: &Mount) -> Option<MountStep> {
+    let MountSource::Tmpfs { size, mode } = mount.source else {
+        return None;
+    };
+    let flags = MountFlags {
+        read_only: mount.read_only,
+        ..MountFlags::DATA
+    };
+    Some(step(&mount.at, tmpfs(size, mode), flags))
+}
+
+/// A tmpfs with a file for every page it may hold, and room for some in the smallest.
+fn tmpfs(size: u64, mode: u32) -> What {
+    What::Tmpfs {
+        size,
+        inodes: (size / 4096).max(1024),
+        mode,
+    }
+}
+
+fn mount_step(
+    number: usize,
+    mount: &Mount,
+    host: &Host,
+    identity: &Identity<'_>,
+    findings: &mut Findings,
+) -> Option<MountStep> {
+    let is_tmpfs = matches!(mount.source, MountSource::Tmpfs { .. });
+    let own = OWN_TMPFS.iter().any(|at| mount.at == Path::new(at));
+    if own && is_tmpfs {
+        return None;
+    }
+    if let Some(whose) = reserved(&mount.at) {
+        let at = mount.at.clone();
+        findings.refuse(
+            format!("mount[{number}].at"),
+            Reason::Reserved { at, whose },
+        );
+        return None;
+    }
+    match &mount.source {
+        MountSource::Tmpfs { .. } => tmpfs_step(mount),
+        MountSource::Bind { path, recursive } => {
+            let key = format!("mount[{number}].bind");
+            let facts = host.path(path);
+            if let Some(reason) = not_bindable(path, &facts.kind) {
+                findings.refuse(key, reason);
+                return None;
+            }
+            let recursive = *recursive && matches!(facts.kind, Kind::Directory { .. });
+            let idmap = match shift(path, &facts, recursive, identity.shifted) {
+                Shift::Unneeded => false,
+                Shift::Possible => true,
+                Shift::Impossible(remark) if mount.read_only => {
+                    findings.remark(remark);
+                    false
+                }
+                Shift::Impossible(_) => {
+                    findings.refuse(
+                        key,
+                        no_idmap(
+                            path,
+                            &facts,
+                            recursive,
+                            "add read-only = true to accept that",
+                        ),
+                    );
+                    return None;
+                }
+            };
+            let flags = MountFlags {
+                read_only: mount.read_only,
+                ..MountFlags::DATA
+            };
+            let path = path.clone();
+            Some(step(
+                &mount.at,
+                What::Tree {
+                    path,
+                    recursive,
+                    idmap,
+                },
+                flags.recursive(recursive),
+            ))
+        }
+    }
+}
+
+fn reserved(at: &Path) -> Option<&'static str> {
+    RESERVED
+        .into_iter()
+        .find(|reserved| at.starts_with(reserved))
+        .or_else(|| {
+            RESERVED_ITSELF
+                .into_iter()
+                .find(|reserved| at == Path::new(reserved))
+        })
+        .or_else(|| {
+            api_filesystems::DEVICES
+                .into_iter()
+                .chain(["/dev/pts", "/dev/mqueue"])
+                .find(|reserved| at.starts_with(reserved))
+        })
+}
+
+fn not_bindable(path: &Path, kind: &Kind) -> Option<Reason> {
+    let path = path.to_owned();
+    match kind {
+        Kind::Missing => Some(Reason::Missing { path }),
+        Kind::Unreadable(why) => Some(Reason::Unreadable {
+            path,
+            why: why.clone(),
+        }),
+        Kind::Device => Some(Reason::Device { path }),
+        Kind::Directory { .. } | Kind::File | Kind::Socket => None,
+    }
+}
+
+/// Whether the owners of a tree of the host are to be shifted.
+pub(super) enum Shift {
+    /// The box has the host's ids.
+    Unneeded,
+    /// They are.
+    Possible,
+    /// They should be and cannot; what that means to the box.
+    Impossible(String),
+}
+
+pub(super) fn shift(path: &Path, facts: &PathFacts, recursive: bool, shifted: bool) -> Shift {
+    if !shifted {
+        return Shift::Unneeded;
+    }
+    match idmap(facts, recursive) {
+        Idmap::Yes => Shift::Possible,
+        Idmap::No(filesystem) => Shift::Impossible(format!(
+            "{} lies on {filesystem}, which cannot be mounted with shifted owners: its files are nobody's in the box",
+            path.display()
+        )),
+    }
+}
+
+pub(super) fn no_idmap(
+    path: &Path,
+    facts: &PathFacts,
+    recursive: bool,
+    advice: &'static str,
+) -> Reason {
+    let filesystem = match idmap(facts, recursive) {
+        Idmap::No(filesystem) => filesystem.clone(),
+        Idmap::Yes => String::new(),
+    };
+    Reason::NoIdmap {
+        path: path.to_owned(),
+        filesystem,
+        advice,
+    }
+}
+
+fn idmap(facts: &PathFacts, recursive: bool) -> &Idmap {
+    if recursive {
+        &facts.idmap_recursive
+    } else {
+        &facts.idmap
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::example;
+    use crate::plan::resolve;
+
+    fn bind(path: &str, at: &str) -> Mount {
+        Mount {
+            at: at.into(),
+            source: MountSource::Bind {
+                path: path.into(),
+                recursive: true,
+            },
+            read_only: false,
+        }
+    }
+
+    fn sized(at: &str, size: u64) -> Mount {
+        Mount {
+            at: at.into(),
+            source: MountSource::Tmpfs { size, mode: 0o700 },
+            read_only: false,
+        }
+    }
+
+    fn plan(mounts: Vec<Mount>) -> Result<Vec<MountStep>, Vec<String>> {
+        let mut definition = example();
+        definition.mounts = mounts;
+        match resolve(&definition, &Host::fixed(&definition)) {
+            Ok(plan) => Ok(plan.mounts),
+            Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
+        }
+    }
+
+    #[test]
+    fn what_is_the_boxs_own_is_not_mounted_over() {
+        for at in [
+            "/",
+            "/proc",
+            "/proc/sys",
+            "/sys/fs",
+            "/dev",
+            "/dev/null",
+            "/dev/pts/0",
+            "/run",
+            "/run/host/x",
+        ] {
+            let problems = plan(vec![bind("/srv/www", at)]).expect_err(at);
+            assert!(problems[0].contains("mount[1].at: "), "{problems:?}");
+        }
+        for at in [
+            "/procs",
+            "/dev/shm",
+            "/tmp",
+            "/run/web",
+            "/etc/hosts",
+            "/usr",
+        ] {
+            plan(vec![bind("/srv/www", at)]).expect(at);
+        }
+    }
+
+    #[test]
+    fn a_tmpfs_takes_the_place_of_the_boxs_own() {
+        for at in OWN_TMPFS {
+            let steps = plan(vec![sized(at, 1 << 20)]).expect("a plan");
+            let there: Vec<_> = steps
+                .iter()
+                .filter(|step| step.at == Path::new(at))
+                .collect();
+            assert_eq!(there.len(), 1, "{at}");
+            assert_eq!(there[0].what, tmpfs(1 << 20, 0o700));
+        }
+        let steps = plan(vec![bind("/srv/www", "/tmp")]).expect("a plan");
+        assert_eq!(
+            steps
+                .iter()
+                .filter(|step| step.at == Path::new("/tmp"))
+                .count(),
+            1
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_bound_is_refused() {
+        for (path, part) in [
+            ("/srv/missing", "does not exist"),
+            ("/dev/device", "is a device"),
+            ("/srv/overlay", "read-only = true"),
+        ] {
+            let problems = plan(vec![sized("/a", 1), bind(path, "/b")]).expect_err(path);
+            assert!(problems[0].contains(part), "{problems:?}");
+            assert!(problems[0].contains("mount[2].bind"), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_read_only_bind_that_cannot_be_shifted_is_made_with_a_remark() {
+        let mut definition = example();
+        let mut mount = bind("/srv/overlay", "/b");
+        mount.read_only = true;
+        definition.mounts = vec![mount];
+        let plan = resolve(&definition, &Host::fixed(&definition)).expect("a plan");
+        assert_eq!(plan.remarks.len(), 1);
+        assert!(plan.remarks[0].contains("/srv/overlay lies on overlay"));
+    }
+}

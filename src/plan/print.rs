@@ -1,0 +1,326 @@
+//! A plan as text: for people, and for the golden tests.
+
+use std::fmt::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Content, Limit, MountFlags, MountStep, Plan, Upper, What, limits};
+use crate::definition::{Group, Profile, ReadyWhen, RestartPolicy, User};
+
+/// Everything the plan decides, a line each.
+pub fn print(plan: &Plan) -> String {
+    let mut text = String::new();
+    write_plan(&mut text, plan).expect("writing to a string does not fail");
+    text
+}
+
+fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
+    writeln!(out, "box {}: {:?}", plan.name, plan.description)?;
+    let profile = match plan.profile {
+        Profile::App => "app",
+        Profile::System => "system",
+    };
+    line(out, "profile", profile)?;
+
+    let payload = &plan.payload;
+    section(out, "payload")?;
+    line(out, "command", quoted(&payload.command))?;
+    line(out, "user", user(&payload.user))?;
+    if !payload.groups.is_empty() {
+        let groups: Vec<String> = payload.groups.iter().map(group).collect();
+        line(out, "groups", groups.join(" "))?;
+    }
+    line(out, "working directory", path(&payload.working_directory))?;
+    line(out, "hostname", &payload.hostname)?;
+    for (key, value) in &payload.environment {
+        line(out, "environment", format!("{key}={value:?}"))?;
+    }
+    for file in &payload.environment_files {
+        let optional = if file.optional { ", if there" } else { "" };
+        line(
+            out,
+            "environment file",
+            format!("{}{optional}", path(&file.path)),
+        )?;
+    }
+
+    section(out, "separation")?;
+    let mut namespaces = vec!["mount", "pid", "uts", "ipc", "net", "cgroup"];
+    namespaces.extend(plan.namespaces.user.then_some("user"));
+    namespaces.extend(plan.namespaces.time.then_some("time"));
+    line(out, "namespaces", namespaces.join(" "))?;
+    match plan.ids {
+        Some(ids) => line(
+            out,
+            "ids",
+            format!("0-65535 are {}-{} of the host", ids.base, ids.last()),
+        )?,
+        None => line(out, "ids", "the host's")?,
+    }
+    line(
+        out,
+        "capabilities",
+        plan.privileges.capabilities.to_string(),
+    )?;
+    let no_new_privileges = if plan.privileges.no_new_privileges {
+        "cannot be gained"
+    } else {
+        "can be gained by set-user-ID programs"
+    };
+    line(out, "privileges", no_new_privileges)?;
+
+    section(out, "root")?;
+    for step in &plan.mounts {
+        writeln!(out, "  {}", mount(step))?;
+    }
+
+    section(out, "scope")?;
+    line(
+        out,
+        "unit",
+        format!("{} in {}", plan.scope.unit, plan.scope.slice),
+    )?;
+    line(out, "description", format!("{:?}", plan.scope.description))?;
+    if let Some(before) = &plan.scope.before {
+        line(out, "stops after", before)?;
+    }
+    for limit in &plan.scope.limits {
+        line(
+            out,
+            "limit",
+            format!("{}{}", limit.property(), value(limit)),
+        )?;
+    }
+
+    section(out, "life")?;
+    let when = match plan.ready.when {
+        ReadyWhen::Started => "started",
+    };
+    line(
+        out,
+        "ready",
+        format!("when {when}, within {}", time(plan.ready.timeout)),
+    )?;
+    line(
+        out,
+        "stop",
+        format!(
+            "{}, then SIGKILL after {}",
+            signal(plan.stop.signal),
+            time(plan.stop.timeout)
+        ),
+    )?;
+    let mut restart = policy(plan.restart.policy).to_owned();
+    if let Some(delay) = plan.restart.delay {
+        restart += &format!(", after {}", time(delay));
+    }
+    if let Some(burst) = plan.restart.limit_burst {
+        restart += &format!(", at most {burst} starts");
+    }
+    if let Some(interval) = plan.restart.limit_interval {
+        restart += &format!(", counted over {}", time(interval));
+    }
+    line(out, "restart", restart)?;
+
+    if !plan.remarks.is_empty() {
+        section(out, "remarks")?;
+        for remark in &plan.remarks {
+            writeln!(out, "  {remark}")?;
+        }
+    }
+    Ok(())
+}
+
+fn section(out: &mut String, title: &str) -> fmt::Result {
+    writeln!(out, "\n{title}")
+}
+
+fn line(out: &mut String, key: &str, value: impl AsRef<str>) -> fmt::Result {
+    writeln!(out, "  {key:<17} {}", value.as_ref())
+}
+
+fn quoted(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    words.join(" ")
+}
+
+/// As it is, unless something in it would mislead the eye.
+fn path(path: &Path) -> String {
+    match path.to_str() {
+        Some(text) if !text.contains(|c: char| c.is_control() || c.is_whitespace()) => {
+            text.to_owned()
+        }
+        _ => format!("{path:?}"),
+    }
+}
+
+fn user(user: &User) -> String {
+    match user {
+        User::Name(name) => format!("{name:?}"),
+        User::Id { uid, gid: None } => format!("{uid}"),
+        User::Id {
+            uid,
+            gid: Some(gid),
+        } => format!("{uid}:{gid}"),
+    }
+}
+
+fn group(group: &Group) -> String {
+    match group {
+        Group::Name(name) => format!("{name:?}"),
+        Group::Id(gid) => gid.to_string(),
+    }
+}
+
+fn mount(step: &MountStep) -> String {
+    let mut text = format!("{:<30} {}", path(&step.at), what(&step.what));
+    let flags = flags(step.flags);
+    if !flags.is_empty() {
+        text += &format!(" [{flags}]");
+    }
+    text
+}
+
+fn what(what: &What) -> String {
+    match what {
+        What::Tree {
+            path: from,
+            recursive,
+            idmap,
+        } => format!(
+            "{} of the host{}{}",
+            path(from),
+            if *recursive {
+                ", with mounts below"
+            } else {
+                ""
+            },
+            if *idmap { ", owners shifted" } else { "" },
+        ),
+        What::Overlay {
+            lower,
+            idmap,
+            upper,
+        } => format!(
+            "{} of the host{}, writes to {}",
+            path(lower),
+            if *idmap { ", owners shifted" } else { "" },
+            match upper {
+                Upper::Memory { size, inodes } => {
+                    format!("memory: {} in {inodes} files", bytes(*size))
+                }
+                Upper::Directory { path: to } => path(to),
+            }
+        ),
+        What::Tmpfs { size, inodes, mode } => {
+            format!("tmpfs, {} in {inodes} files, mode {mode:04o}", bytes(*size))
+        }
+        What::Proc => "proc".to_owned(),
+        What::Sysfs => "sysfs".to_owned(),
+        What::Devpts => "devpts".to_owned(),
+        What::Mqueue => "mqueue".to_owned(),
+        What::Cgroup => "cgroup2".to_owned(),
+        What::Directory { mode } => format!("directory, mode {mode:04o}"),
+        What::File { mode, content } => match content {
+            Content::Text(text) => format!("file, mode {mode:04o}: {text:?}"),
+            Content::CopyOf(from) => format!("file, mode {mode:04o}: copy of {}", path(from)),
+        },
+        What::Symlink { target } => format!("-> {}", path(target)),
+        What::Remount => "what is mounted there".to_owned(),
+        What::Rebind => "what is there, if anything".to_owned(),
+        What::Mask => "hidden, if there".to_owned(),
+        What::Store { path: at } => format!("{} of the host, kept", path(at)),
+    }
+}
+
+fn flags(flags: MountFlags) -> String {
+    let names = [
+        (flags.read_only, "read-only"),
+        (flags.nosuid, "nosuid"),
+        (flags.nodev, "nodev"),
+        (flags.noexec, "noexec"),
+        (flags.recursive, "recursive"),
+    ];
+    let set: Vec<&str> = names
+        .into_iter()
+        .filter_map(|(set, name)| set.then_some(name))
+        .collect();
+    set.join(" ")
+}
+
+fn value(limit: &Limit) -> String {
+    match limit {
+        Limit::MemoryMax(size) | Limit::MemoryHigh(size) | Limit::MemorySwapMax(size) => {
+            bytes(*size)
+        }
+        Limit::CpuQuotaPerSec(microseconds) => {
+            format!("{}.{:02}%", microseconds / 10_000, microseconds / 100 % 100)
+        }
+        Limit::AllowedCpus(cpus) => limits::ranges(cpus.iter().copied()),
+        Limit::CpuWeight(number) | Limit::TasksMax(number) | Limit::IoWeight(number) => {
+            number.to_string()
+        }
+        Limit::IoReadBandwidthMax(device, size) | Limit::IoWriteBandwidthMax(device, size) => {
+            format!("{} {}", path(device), bytes(*size))
+        }
+        Limit::IoReadIopsMax(device, number) | Limit::IoWriteIopsMax(device, number) => {
+            format!("{} {number}", path(device))
+        }
+    }
+}
+
+/// In the largest unit that leaves no rest, as systemd reads it.
+fn bytes(size: u64) -> String {
+    [("T", 40), ("G", 30), ("M", 20), ("K", 10)]
+        .into_iter()
+        .find(|(_, shift)| size != 0 && size.is_multiple_of(1 << shift))
+        .map_or_else(
+            || size.to_string(),
+            |(unit, shift)| format!("{}{unit}", size >> shift),
+        )
+}
+
+fn time(duration: Duration) -> String {
+    format!("{duration:?}")
+}
+
+fn signal(number: i32) -> String {
+    match nix::sys::signal::Signal::try_from(number) {
+        Ok(signal) => signal.as_str().to_owned(),
+        Err(_) if number >= libc::SIGRTMIN() => format!("SIGRTMIN+{}", number - libc::SIGRTMIN()),
+        Err(_) => format!("signal {number}"),
+    }
+}
+
+fn policy(policy: RestartPolicy) -> &'static str {
+    match policy {
+        RestartPolicy::No => "no",
+        RestartPolicy::OnSuccess => "on-success",
+        RestartPolicy::OnFailure => "on-failure",
+        RestartPolicy::OnAbnormal => "on-abnormal",
+        RestartPolicy::OnWatchdog => "on-watchdog",
+        RestartPolicy::OnAbort => "on-abort",
+        RestartPolicy::Always => "always",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_as_systemd_writes_them() {
+        assert_eq!(bytes(512 << 20), "512M");
+        assert_eq!(bytes(1000), "1000");
+        assert_eq!(bytes(0), "0");
+        assert_eq!(value(&Limit::CpuQuotaPerSec(1_500_000)), "150.00%");
+        assert_eq!(signal(15), "SIGTERM");
+        assert_eq!(signal(libc::SIGRTMIN() + 3), "SIGRTMIN+3");
+    }
+
+    #[test]
+    fn a_path_that_could_mislead_is_quoted() {
+        assert_eq!(path(Path::new("/a/b")), "/a/b");
+        assert_eq!(path(Path::new("/a\nb")), "\"/a\\nb\"");
+    }
+}

@@ -1,0 +1,145 @@
+//! Why a definition cannot be carried out on this host.
+
+use std::path::PathBuf;
+
+use crate::name::Name;
+
+/// One reason, and the key it is about.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("box {name}: {key}: {reason}")]
+pub struct Problem {
+    /// The box.
+    pub name: Name,
+    /// The key of the definition: `root.directory`, `mount[2].bind`.
+    pub key: String,
+    /// What is wrong and what to do.
+    pub reason: Reason,
+}
+
+/// What is wrong, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// A path of the host that is needed is not there.
+    #[error("{path} does not exist; make it or correct the path", path = path.display())]
+    Missing {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A path of the host could not be looked at.
+    #[error("cannot look at {path}: {why}", path = path.display())]
+    Unreadable {
+        /// The path.
+        path: PathBuf,
+        /// The error.
+        why: String,
+    },
+    /// The root is no directory.
+    #[error("{path} is not a directory; a root is a directory with a root file system in it", path = path.display())]
+    RootNotDirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The root has no programs.
+    #[error(
+        "{path} has no directory usr in it, so it is not a root file system; unpack one there or correct the path",
+        path = path.display()
+    )]
+    RootWithoutUsr {
+        /// The path.
+        path: PathBuf,
+    },
+    /// `root.host` on a host that keeps its programs elsewhere.
+    #[error("this host has no directory /usr to run programs from; give the box a root.directory")]
+    HostWithoutUsr,
+    /// Owners cannot be shifted where they have to be.
+    #[error(
+        "{path} lies on {filesystem}, which cannot be mounted with shifted owners (no idmapped mounts), so its \
+         files would be nobody's in the box; {advice}, or write security.users = \"host\"",
+        path = path.display()
+    )]
+    NoIdmap {
+        /// The path.
+        path: PathBuf,
+        /// Type of its file system.
+        filesystem: String,
+        /// What else can be done.
+        advice: &'static str,
+    },
+    /// A device was to be bound.
+    #[error("{path} is a device, and devices of the host cannot be bound into a box", path = path.display())]
+    Device {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Something was to be mounted where the box's own file systems are.
+    #[error("{at} belongs to {whose}, which every box has of its own; mount it at another place", at = at.display())]
+    Reserved {
+        /// Where.
+        at: PathBuf,
+        /// The path that rules it out.
+        whose: &'static str,
+    },
+    /// The kernel makes no user namespace.
+    #[error(
+        "user namespaces are switched off on this host (sysctl user.max_user_namespaces is 0); set it to a number \
+         such as 10000, or write security.users = \"host\" to run the box with the host's ids"
+    )]
+    NoUserNamespaces,
+    /// There is no range of ids.
+    #[error("{why}")]
+    NoIds {
+        /// The error, a sentence.
+        why: String,
+    },
+    /// A limit needs a controller the host does not have.
+    #[error(
+        "{limit} needs the cgroup2 controller \"{controller}\", which this host does not offer ({offered}); \
+         enable it in the kernel, or take the limit out"
+    )]
+    NoController {
+        /// The limit as systemd calls it.
+        limit: &'static str,
+        /// The controller.
+        controller: &'static str,
+        /// What there is instead, a phrase.
+        offered: String,
+    },
+    /// A CPU the host does not have.
+    #[error("CPU {cpu} is not online on this host; it has {online}")]
+    NoCpu {
+        /// Its index.
+        cpu: u32,
+        /// Those it has, a list of ranges.
+        online: String,
+    },
+}
+
+/// What is found while a plan is made: problems, which rule it out, and remarks, which do not.
+#[derive(Debug)]
+pub(super) struct Findings {
+    name: Name,
+    pub(super) problems: Vec<Problem>,
+    pub(super) remarks: Vec<String>,
+}
+
+impl Findings {
+    pub(super) fn new(name: Name) -> Self {
+        Findings {
+            name,
+            problems: Vec::new(),
+            remarks: Vec::new(),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, key: impl Into<String>, reason: Reason) {
+        self.problems.push(Problem {
+            name: self.name.clone(),
+            key: key.into(),
+            reason,
+        });
+    }
+
+    pub(super) fn remark(&mut self, remark: impl Into<String>) {
+        self.remarks.push(remark.into());
+    }
+}

@@ -1,0 +1,202 @@
+//! The decisions, in the order of the plan's parts.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::machine_id::{self, MachineId};
+use super::problem::{Findings, Problem, Reason};
+use super::{IdRange, Namespaces, Payload, Plan, Ready, Scope, Stop, limits, mounts, privileges};
+use crate::definition::{Clock, Definition, Profile, User, Users};
+use crate::host::Host;
+
+/// The search path for programs; those of systemd.exec(5) for system services, and of every distribution.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// `DefaultTimeoutStartSec=` of systemd-system.conf(5).
+const READY_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// What is done for this box on this host, or every reason why nothing can be.
+pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem>> {
+    let mut findings = Findings::new(definition.name.clone());
+    let ids = ids(definition, host, &mut findings);
+    let machine_id = machine_id::of_box(host, &definition.name);
+    let hostname = definition
+        .hostname
+        .clone()
+        .unwrap_or_else(|| definition.name.as_str().to_owned());
+    let mounts = mounts::steps(
+        definition,
+        host,
+        &mounts::Identity {
+            shifted: definition.security.users == Users::Auto,
+            hostname: &hostname,
+            machine_id,
+        },
+        &mut findings,
+    );
+    let limits = limits::of(definition, host, &mut findings);
+    let description = definition
+        .description
+        .clone()
+        .unwrap_or_else(|| format!("Box {}", definition.name));
+    let plan = Plan {
+        name: definition.name.clone(),
+        profile: definition.profile,
+        payload: Payload {
+            command: definition.command.clone(),
+            environment: environment(definition, host, machine_id),
+            environment_files: definition.environment_files.clone(),
+            working_directory: definition
+                .working_directory
+                .clone()
+                .unwrap_or_else(|| PathBuf::from("/")),
+            user: definition.user.clone().unwrap_or(User::Id {
+                uid: 0,
+                gid: Some(0),
+            }),
+            groups: definition.groups.clone(),
+            hostname,
+        },
+        namespaces: Namespaces {
+            user: definition.security.users == Users::Auto,
+            time: definition.security.clock == Clock::Private,
+        },
+        ids,
+        mounts,
+        privileges: privileges::of(definition, &mut findings),
+        scope: Scope {
+            unit: definition.name.scope(),
+            slice: "box.slice".to_owned(),
+            description: description.clone(),
+            before: Some(definition.name.unit()),
+            limits,
+        },
+        description,
+        ready: Ready {
+            when: definition.ready.when,
+            timeout: definition.ready.timeout.unwrap_or(READY_TIMEOUT),
+        },
+        stop: stop(definition),
+        restart: definition.restart.clone(),
+        remarks: findings.remarks,
+    };
+    if findings.problems.is_empty() {
+        Ok(plan)
+    } else {
+        Err(findings.problems)
+    }
+}
+
+fn ids(definition: &Definition, host: &Host, findings: &mut Findings) -> Option<IdRange> {
+    if definition.security.users == Users::Host {
+        return None;
+    }
+    if host.user_namespaces == 0 {
+        findings.refuse("security.users", Reason::NoUserNamespaces);
+    }
+    match &host.ids {
+        Ok(range) => Some(*range),
+        Err(why) => {
+            findings.refuse("security.users", Reason::NoIds { why: why.clone() });
+            None
+        }
+    }
+}
+
+/// What every box finds in its environment, <https://systemd.io/CONTAINER_INTERFACE>, under what the definition
+/// says. `HOME` and its like depend on the user, who is looked up inside the box.
+fn environment(
+    definition: &Definition,
+    host: &Host,
+    machine_id: MachineId,
+) -> Vec<(String, String)> {
+    let mut environment = BTreeMap::from([
+        ("PATH".to_owned(), PATH.to_owned()),
+        ("container".to_owned(), "boxd".to_owned()),
+        ("container_uuid".to_owned(), machine_id.uuid()),
+    ]);
+    if definition.profile == Profile::System {
+        environment.extend(host.os_release.iter().map(|(key, value)| {
+            let key = format!("container_host_{}", key.to_ascii_lowercase());
+            (key, value.clone())
+        }));
+    }
+    environment.extend(definition.environment.clone());
+    environment.into_iter().collect()
+}
+
+fn stop(definition: &Definition) -> Stop {
+    let (signal, seconds) = match definition.profile {
+        Profile::App => (libc::SIGTERM, 10),
+        // "Halt" to systemd as PID 1, and what every container manager sends one; systemd(1), Signals.
+        Profile::System => (libc::SIGRTMIN() + 3, 90),
+    };
+    Stop {
+        signal: definition.stop.signal.unwrap_or(signal),
+        timeout: definition
+            .stop
+            .timeout
+            .unwrap_or(Duration::from_secs(seconds)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::example;
+
+    fn problems(definition: &Definition, host: &Host) -> Vec<String> {
+        resolve(definition, host)
+            .expect_err("problems")
+            .iter()
+            .map(Problem::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let mut definition = example();
+        definition.root.source = crate::definition::RootSource::Directory("/srv/missing".into());
+        definition.resources.memory = Some(1 << 20);
+        let mut host = Host::fixed(&definition);
+        host.user_namespaces = 0;
+        host.cgroup = None;
+        let problems = problems(&definition, &host);
+        assert_eq!(problems.len(), 3, "{problems:#?}");
+        assert!(problems[0].starts_with("box web: security.users: user namespaces are"));
+        assert!(problems[1].starts_with("box web: root.directory: /srv/missing does not exist"));
+        assert!(problems[2].contains("resources.memory") && problems[2].contains("\"memory\""));
+    }
+
+    #[test]
+    fn host_ids_need_neither_namespaces_nor_a_range() {
+        let mut definition = example();
+        definition.security.users = Users::Host;
+        let mut host = Host::fixed(&definition);
+        host.user_namespaces = 0;
+        host.ids = Err("not asked for".to_owned());
+        let plan = resolve(&definition, &host).expect("a plan");
+        assert_eq!(plan.ids, None);
+        assert!(!plan.namespaces.user);
+    }
+
+    #[test]
+    fn what_the_definition_sets_wins_over_what_every_box_has() {
+        let mut definition = example();
+        definition.environment = [("PATH", "/opt/bin"), ("TZ", "UTC")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        let plan = resolve(&definition, &Host::fixed(&definition)).expect("a plan");
+        let value = |key: &str| {
+            plan.payload
+                .environment
+                .iter()
+                .find(|(name, _)| name == key)
+                .map(|(_, value)| value.as_str())
+        };
+        assert_eq!(value("PATH"), Some("/opt/bin"));
+        assert_eq!(value("container"), Some("boxd"));
+        assert!(plan.payload.environment.is_sorted());
+    }
+}
