@@ -6,6 +6,7 @@
 
 mod api_filesystems;
 mod etc;
+pub mod exposure;
 mod limits;
 mod machine_id;
 mod mounts;
