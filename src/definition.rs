@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::name::Name;
 
 pub use diagnostics::{Diagnostics, SourceText, Style};
-pub use layers::{BadName, Layers, Listed, LoadError, list, load, load_file};
-pub use reader::parse;
+pub use layers::{BadName, Layers, Listed, LoadError, list, load, load_file, texts};
+pub use reader::{parse, understand};
 pub use schema::{Key, keys, schema};
 
 mod diagnostics;

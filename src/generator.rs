@@ -1,1 +1,273 @@
-//! Definitions to drop-ins of their units, at boot and at every daemon-reload; systemd.generator(7).
+//! Turns definitions into what systemd must know before it starts a box: for each a drop-in for its
+//! `box@NAME.service` with ordering, requirements, restart policy and timeouts, and a link for start at boot.
+//! systemd.generator(7).
+//!
+//! A box never silently vanishes: a definition with problems gets its unit too, with what of it can be
+//! understood, and `boxd run` then fails with the problems. And a generator never stops a boot: what goes wrong
+//! with one box is reported, and the others are done.
+
+mod log;
+mod unit_text;
+
+pub use log::log;
+pub use unit_text::drop_in;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use crate::definition::{self, BadName, Definition, Layers, LoadError};
+use crate::name::Name;
+
+/// Name of the drop-in. 50 leaves room for an operator's before and after it.
+const DROP_IN: &str = "50-boxd.conf";
+
+/// What all boxes' units are instances of.
+const TEMPLATE: &str = "box@.service";
+
+/// Where systemd looks for units of an operator or a package, first match wins; systemd.unit(5).
+const UNIT_DIRECTORIES: [&str; 5] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// Something that went wrong with one box, or with finding them.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The definitions could not be listed.
+    #[error("cannot make the units of boxes: {0}")]
+    List(#[source] LoadError),
+    /// A file in a definition directory is none.
+    #[error(transparent)]
+    Name(BadName),
+    /// The definition could not be read at all.
+    #[error("box {name} has a unit that will fail to start: {source}")]
+    Load {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: LoadError,
+    },
+    /// The definition has problems.
+    #[error(
+        "box {name} has a unit that will fail to start: its definition has problems, which \"boxctl check\" shows"
+    )]
+    Broken {
+        /// The box.
+        name: Name,
+    },
+    /// A unit file could not be written.
+    #[error("cannot write {path} for box {name}: {source}", path = path.display())]
+    Write {
+        /// The box.
+        name: Name,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Writes the units of all boxes of these layers into a directory as systemd gives one to its generators, and
+/// returns everything that went wrong.
+pub fn generate(layers: &Layers, output: &Path) -> Vec<Error> {
+    let listed = match definition::list(layers) {
+        Ok(listed) => listed,
+        Err(error) => return vec![Error::List(error)],
+    };
+    let template = template();
+    let mut errors = Vec::new();
+    for file in listed.into_iter().filter(|file| !file.masked) {
+        let name = match file.name {
+            Ok(name) => name,
+            Err(source) => {
+                errors.push(Error::Name(BadName {
+                    path: file.path,
+                    source,
+                }));
+                continue;
+            }
+        };
+        let definition = understood(&name, layers, &mut errors);
+        errors.extend(write(&name, definition.as_ref(), &template, output).err());
+    }
+    errors
+}
+
+/// The definition as far as it can be understood; what is wrong with it goes to `errors`.
+fn understood(name: &Name, layers: &Layers, errors: &mut Vec<Error>) -> Option<Definition> {
+    let name = name.clone();
+    match definition::texts(&name, layers) {
+        Ok(texts) => {
+            let (definition, wrong) = definition::understand(&name, &texts);
+            errors.extend(wrong.map(|_| Error::Broken { name }));
+            Some(definition)
+        }
+        Err(source) => {
+            errors.push(Error::Load { name, source });
+            None
+        }
+    }
+}
+
+fn write(
+    name: &Name,
+    definition: Option<&Definition>,
+    template: &Path,
+    output: &Path,
+) -> Result<(), Error> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Write {
+            name: name.clone(),
+            path,
+            source,
+        }
+    };
+    let directory = output.join(format!("{}.d", name.unit()));
+    fs::create_dir_all(&directory).map_err(failed(&directory))?;
+    let path = directory.join(DROP_IN);
+    fs::write(&path, drop_in(name, definition)).map_err(failed(&path))?;
+    if definition.is_some_and(|definition| definition.start_at_boot) {
+        let directory = output.join("multi-user.target.wants");
+        fs::create_dir_all(&directory).map_err(failed(&directory))?;
+        let path = directory.join(name.unit());
+        symlink(template, &path).map_err(failed(&path))?;
+    }
+    Ok(())
+}
+
+fn template() -> PathBuf {
+    UNIT_DIRECTORIES
+        .iter()
+        .map(|directory| Path::new(directory).join(TEMPLATE))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| Path::new("/usr/lib/systemd/system").join(TEMPLATE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Place {
+        root: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new(files: &[(&str, &str)]) -> Place {
+            let root = tempfile::tempdir().expect("temporary directory");
+            for (path, text) in files {
+                let path = root.path().join(path);
+                fs::create_dir_all(path.parent().expect("a parent")).expect("directory");
+                fs::write(path, text).expect("file");
+            }
+            Place { root }
+        }
+
+        fn output(&self) -> PathBuf {
+            self.root.path().join("output")
+        }
+
+        fn generate(&self) -> Vec<String> {
+            fs::create_dir_all(self.output()).expect("output");
+            generate(&Layers::under(self.root.path()), &self.output())
+                .iter()
+                .map(ToString::to_string)
+                .collect()
+        }
+
+        fn drop_in(&self, name: &str) -> String {
+            let path = format!("box@{name}.service.d/50-boxd.conf");
+            fs::read_to_string(self.output().join(path)).expect("a drop-in")
+        }
+
+        fn starts_at_boot(&self, name: &str) -> bool {
+            let path = format!("multi-user.target.wants/box@{name}.service");
+            let target = fs::read_link(self.output().join(path));
+            target.is_ok_and(|target| target.ends_with("box@.service"))
+        }
+    }
+
+    #[test]
+    fn every_definition_of_every_layer_gets_its_unit() {
+        let place = Place::new(&[
+            (
+                "etc/boxd/web.toml",
+                "command = ['/bin/true']\nstart-at-boot = true\nafter = ['db', 'nss-lookup.target']\n\
+                 requires = ['db']\n",
+            ),
+            ("usr/lib/boxd/db.toml", "command = ['/bin/true']\n"),
+            (
+                "run/boxd/definitions/web.toml.d/10.toml",
+                "[restart]\npolicy = 'always'\n",
+            ),
+            ("etc/boxd/gone.toml", ""),
+        ]);
+        assert_eq!(place.generate(), Vec::<String>::new());
+        let web = place.drop_in("web");
+        assert!(
+            web.contains("\nAfter=box@db.service nss-lookup.target\n"),
+            "{web}"
+        );
+        assert!(web.contains("\nRequires=box@db.service\n"), "{web}");
+        assert!(web.contains("\nRestart=always\n"), "{web}");
+        assert!(place.starts_at_boot("web") && !place.starts_at_boot("db"));
+        assert!(place.drop_in("db").contains("\nDescription=Box db\n"));
+        assert!(!place.output().join("box@gone.service.d").exists());
+    }
+
+    #[test]
+    fn a_broken_definition_keeps_its_unit_and_what_can_be_understood() {
+        let place = Place::new(&[
+            (
+                "etc/boxd/web.toml",
+                "comand = ['/bin/true']\nstart-at-boot = true\nrequires = ['db']\n",
+            ),
+            ("etc/boxd/torn.toml", "start-at-boot = true\ncommand = [\n"),
+            ("etc/boxd/db.toml", "command = ['/bin/true']\n"),
+        ]);
+        let errors = place.generate();
+        assert_eq!(errors.len(), 2, "{errors:#?}");
+        assert!(errors.iter().all(|error| error.contains("boxctl check")));
+        assert!(place.starts_at_boot("web") && place.starts_at_boot("torn"));
+        assert!(place.drop_in("web").contains("\nRequires=box@db.service\n"));
+        place.drop_in("db");
+    }
+
+    #[test]
+    fn what_cannot_be_read_still_has_a_unit_and_stops_nobody() {
+        let place = Place::new(&[
+            ("etc/boxd/ok.toml", "command = ['/bin/true']\n"),
+            ("etc/boxd/Bad_Name.toml", "command = ['/bin/true']\n"),
+            ("etc/boxd/directory.toml/file", ""),
+        ]);
+        fs::write(
+            place.root.path().join("etc/boxd/binary.toml"),
+            [0xff, 0xfe, 0x00],
+        )
+        .expect("file");
+        symlink("nowhere", place.root.path().join("etc/boxd/dangling.toml")).expect("link");
+        let errors = place.generate();
+        assert_eq!(errors.len(), 4, "{errors:#?}");
+        for name in ["ok", "directory", "binary", "dangling"] {
+            place.drop_in(name);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_reported_for_each_box() {
+        let place = Place::new(&[
+            ("etc/boxd/a.toml", "command = ['/bin/true']\n"),
+            ("etc/boxd/b.toml", "command = ['/bin/true']\n"),
+            ("output/box@a.service.d", "in the way"),
+        ]);
+        let errors = place.generate();
+        assert_eq!(errors.len(), 1, "{errors:#?}");
+        assert!(errors[0].contains("for box a"));
+        place.drop_in("b");
+    }
+}

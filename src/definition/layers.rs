@@ -188,6 +188,11 @@ impl Layers {
 /// Drop-ins are `NAME.toml.d/*.toml`, merged in the order of their file names whatever their layer; one in a
 /// higher layer replaces one of the same file name, and an empty one removes it.
 pub fn load(name: &Name, layers: &Layers) -> Result<Definition, LoadError> {
+    Ok(parse(name, &texts(name, layers)?)?)
+}
+
+/// The texts a box's definition is written in, the base first: what [`load`] reads.
+pub fn texts(name: &Name, layers: &Layers) -> Result<Vec<SourceText>, LoadError> {
     let file = format!("{name}.toml");
     let Some(base) = layers
         .directories
@@ -213,7 +218,7 @@ pub fn load(name: &Name, layers: &Layers) -> Result<Definition, LoadError> {
     for path in layers.files(&format!("{file}.d"))?.into_values() {
         texts.extend(read(&path)?);
     }
-    Ok(parse(name, &texts)?)
+    Ok(texts)
 }
 
 /// The definition in one file, named by the file's stem, wherever it lies and without drop-ins.

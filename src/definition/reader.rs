@@ -57,6 +57,17 @@ const CAPABILITY: &str =
 /// A key of a later text replaces that of an earlier one, tables are merged and `[[mount]]`s are appended. A
 /// later text that names a root means that one instead of the earlier one's, whether directory or host.
 pub fn parse(name: &Name, texts: &[SourceText]) -> Result<Definition, Diagnostics> {
+    let (definition, wrong) = understand(name, texts);
+    match wrong {
+        None => Ok(definition),
+        Some(diagnostics) => Err(diagnostics),
+    }
+}
+
+/// What of these texts can be understood, whatever else is wrong with them: the rest is as if not written.
+///
+/// Only for deciding how a broken box fails; one whose texts have problems is not run. Its command may be empty.
+pub fn understand(name: &Name, texts: &[SourceText]) -> (Definition, Option<Diagnostics>) {
     let mut table = Table::new();
     let mut syntax = Vec::new();
     for (file, source) in texts.iter().enumerate() {
@@ -68,11 +79,8 @@ pub fn parse(name: &Name, texts: &[SourceText]) -> Result<Definition, Diagnostic
     let sources = texts.iter().map(|source| source.path.clone()).collect();
     let definition = read(name, sources, Section::whole(table, &problems));
     let problems = beside_syntax_errors(texts, syntax, problems.into_inner());
-    if problems.is_empty() {
-        Ok(definition)
-    } else {
-        Err(Diagnostics::new(texts.to_vec(), problems))
-    }
+    let wrong = (!problems.is_empty()).then(|| Diagnostics::new(texts.to_vec(), problems));
+    (definition, wrong)
 }
 
 /// What was found in a tree with holes is believed only where there is no hole: nothing is missing from it,

@@ -1,0 +1,310 @@
+//! The text of a drop-in. Everything from a definition passes through an escape of this file, so that a value
+//! can neither become another line nor be expanded; systemd.syntax(7), systemd.unit(5), Specifiers.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::definition::{Definition, Dependency, Profile, RestartPolicy};
+use crate::name::Name;
+
+/// How long a start may take where the definition does not say, and how long a stop: what the plan decides too.
+const READY_TIMEOUT: Duration = Duration::from_secs(90);
+const STOP_TIMEOUT_APP: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT_SYSTEM: Duration = Duration::from_secs(90);
+
+/// Beyond its own timeouts a box gets this long before systemd steps in, so that boxd's own message, which
+/// says what was waited for, is the one that stands in the journal.
+const MARGIN: Duration = Duration::from_secs(15);
+
+/// Longest description that is passed on, in characters: the rest of a line nobody reads.
+const DESCRIPTION_MAX: usize = 200;
+
+/// The drop-in for a box's service, from what is known of its definition.
+pub fn drop_in(name: &Name, definition: Option<&Definition>) -> String {
+    let mut text = String::from("# Made by boxd-generator; edit the definition instead.\n");
+    let mut put = |line: std::fmt::Arguments<'_>| {
+        text.write_fmt(line)
+            .and_then(|()| text.write_char('\n'))
+            .expect("writing to a string does not fail");
+    };
+    put(format_args!("[Unit]"));
+    let description = definition
+        .and_then(|definition| definition.description.as_deref())
+        .map(one_line)
+        .filter(|description| !description.is_empty())
+        .unwrap_or_else(|| format!("Box {name}"));
+    put(format_args!("Description={description}"));
+    let Some(definition) = definition else {
+        return text;
+    };
+    if let Some(path) = definition.sources.first().and_then(|path| path.to_str())
+        && !path.contains(char::is_control)
+        && path.starts_with('/')
+        && path.trim() == path
+    {
+        // systemctl status then tells when the definition is newer than what was read of it.
+        put(format_args!("SourcePath={}", value(path)));
+    }
+    // "Not started without these" needs their start to be over: a requirement is an ordering too.
+    let after = units(definition.after.iter().chain(&definition.requires));
+    if !after.is_empty() {
+        put(format_args!("After={}", value(&after.join(" "))));
+    }
+    let requires = units(&definition.requires);
+    if !requires.is_empty() {
+        put(format_args!("Requires={}", value(&requires.join(" "))));
+    }
+    let restart = &definition.restart;
+    if let Some(burst) = restart.limit_burst {
+        put(format_args!("StartLimitBurst={burst}"));
+    }
+    if let Some(interval) = restart.limit_interval {
+        put(format_args!("StartLimitIntervalSec={}", time(interval)));
+    }
+
+    put(format_args!("[Service]"));
+    put(format_args!("Restart={}", policy(restart.policy)));
+    if let Some(delay) = restart.delay {
+        put(format_args!("RestartSec={}", time(delay)));
+    }
+    let start = definition.ready.timeout.unwrap_or(READY_TIMEOUT);
+    put(format_args!(
+        "TimeoutStartSec={}",
+        time(start.saturating_add(MARGIN))
+    ));
+    let stop = definition.stop.timeout.unwrap_or(match definition.profile {
+        Profile::App => STOP_TIMEOUT_APP,
+        Profile::System => STOP_TIMEOUT_SYSTEM,
+    });
+    put(format_args!(
+        "TimeoutStopSec={}",
+        time(stop.saturating_add(MARGIN))
+    ));
+    text
+}
+
+/// Text of one line, as long as anybody reads.
+fn one_line(text: &str) -> String {
+    let plain: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(DESCRIPTION_MAX)
+        .collect();
+    value(plain.trim())
+}
+
+/// A text without control characters as the rest of a line: no specifier, and no continuation.
+fn value(text: &str) -> String {
+    let mut value = text.replace('%', "%%");
+    // A backslash before the line break would join the next line to this one. A space between the two does not
+    // become part of the value.
+    if value.ends_with('\\') {
+        value.push(' ');
+    }
+    value
+}
+
+/// Names of units, each once, in the order given; what could not be one is left out, and is among the problems
+/// of the definition.
+fn units<'a>(dependencies: impl IntoIterator<Item = &'a Dependency>) -> Vec<String> {
+    let mut units = Vec::new();
+    for unit in dependencies.into_iter().map(Dependency::unit) {
+        let valid = unit
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c));
+        if valid && !unit.is_empty() && !units.contains(&unit) {
+            units.push(unit);
+        }
+    }
+    units
+}
+
+/// A time span of systemd.time(7); what is too long for one is without end.
+fn time(duration: Duration) -> String {
+    if duration.subsec_nanos() == 0 && duration.as_secs() < u64::from(u32::MAX) {
+        return format!("{}s", duration.as_secs());
+    }
+    match u64::try_from(duration.as_micros()) {
+        Ok(microseconds) if microseconds < u64::MAX / 2 => format!("{microseconds}us"),
+        _ => "infinity".to_owned(),
+    }
+}
+
+fn policy(policy: RestartPolicy) -> &'static str {
+    match policy {
+        RestartPolicy::No => "no",
+        RestartPolicy::OnSuccess => "on-success",
+        RestartPolicy::OnFailure => "on-failure",
+        RestartPolicy::OnAbnormal => "on-abnormal",
+        RestartPolicy::OnWatchdog => "on-watchdog",
+        RestartPolicy::OnAbort => "on-abort",
+        RestartPolicy::Always => "always",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::definition::{SourceText, understand};
+
+    fn name() -> Name {
+        "web".parse().expect("a name")
+    }
+
+    fn definition(text: &str) -> Definition {
+        let text = SourceText {
+            path: "/etc/boxd/web.toml".into(),
+            text: text.to_owned(),
+        };
+        understand(&name(), &[text]).0
+    }
+
+    /// A unit file as systemd reads it: continuation lines joined, comments dropped, values stripped, specifiers
+    /// expanded. Every section and key there is.
+    fn read_as_systemd(text: &str) -> Vec<(String, String, String)> {
+        let mut found = Vec::new();
+        let mut section = String::new();
+        let mut joined = String::new();
+        for line in text.split('\n') {
+            let trimmed = line.trim_start();
+            if joined.is_empty() && (trimmed.is_empty() || trimmed.starts_with(['#', ';'])) {
+                continue;
+            }
+            let escaped = line.chars().rev().take_while(|c| *c == '\\').count() % 2 == 1;
+            if escaped {
+                joined += &line[..line.len() - 1];
+                joined.push(' ');
+                continue;
+            }
+            joined += line;
+            let whole = std::mem::take(&mut joined);
+            let whole = whole.trim();
+            match whole
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']'))
+            {
+                Some(name) => section = name.to_owned(),
+                None => {
+                    let (key, value) = whole.split_once('=').expect("a setting");
+                    let value = value.trim().replace("%%", "\0");
+                    assert!(!value.contains('%'), "a specifier: {whole}");
+                    found.push((section.clone(), key.to_owned(), value.replace('\0', "%")));
+                }
+            }
+        }
+        assert_eq!(joined, "", "the last line is continued");
+        found
+    }
+
+    fn keys(text: &str) -> BTreeMap<String, usize> {
+        let mut keys = BTreeMap::new();
+        for (section, key, _) in read_as_systemd(text) {
+            *keys.entry(format!("{section}.{key}")).or_default() += 1;
+        }
+        keys
+    }
+
+    #[test]
+    fn a_whole_definition_becomes_its_settings() {
+        let text = drop_in(
+            &name(),
+            Some(&definition(
+                "command = ['/bin/true']\ndescription = 'Shop 100%'\nafter = ['db']\n\
+                 requires = ['db', 'cache', 'data.mount']\n\
+                 [restart]\npolicy = 'on-failure'\ndelay = '1500ms'\nlimit-burst = 3\nlimit-interval = '1min'\n\
+                 [ready]\ntimeout = '30s'\n[stop]\ntimeout = '5s'\n",
+            )),
+        );
+        assert_eq!(
+            text,
+            "# Made by boxd-generator; edit the definition instead.\n\
+             [Unit]\n\
+             Description=Shop 100%%\n\
+             SourcePath=/etc/boxd/web.toml\n\
+             After=box@db.service box@cache.service data.mount\n\
+             Requires=box@db.service box@cache.service data.mount\n\
+             StartLimitBurst=3\n\
+             StartLimitIntervalSec=60s\n\
+             [Service]\n\
+             Restart=on-failure\n\
+             RestartSec=1500000us\n\
+             TimeoutStartSec=45s\n\
+             TimeoutStopSec=20s\n"
+        );
+    }
+
+    #[test]
+    fn timeouts_are_the_plans_with_a_margin() {
+        for profile in ["app", "system"] {
+            let text = format!("command = ['/bin/true']\nprofile = '{profile}'\n");
+            let definition = definition(&text);
+            let host = crate::host::Host::fixed(&definition);
+            let plan = crate::plan::resolve(&definition, &host).expect("a plan");
+            let text = drop_in(&name(), Some(&definition));
+            for (key, timeout) in [
+                ("TimeoutStartSec", plan.ready.timeout),
+                ("TimeoutStopSec", plan.stop.timeout),
+            ] {
+                let line = format!("\n{key}={}\n", time(timeout + MARGIN));
+                assert!(text.contains(&line), "{line}{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn times_are_exact_or_without_end() {
+        assert_eq!(time(Duration::from_millis(100)), "100000us");
+        assert_eq!(time(Duration::from_secs(90)), "90s");
+        assert_eq!(time(Duration::MAX), "infinity");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever stands in the strings of a definition, the settings are the same ones, and their values what
+        /// was meant.
+        #[test]
+        fn no_string_becomes_a_setting(
+            description in "[\\PC\\n\\r\\t\u{0}%\\\\\"'=;#\\[\\] ]{0,60}",
+            tail in r"[\\% ]{0,6}",
+            unit in "[\\PC\\n%\\\\\"' ]{0,20}",
+            path in "/[\\PC\\n%\\\\\"' ]{0,20}",
+        ) {
+            let usual = drop_in(&name(), Some(&definition("command = ['/bin/true']\nafter = ['db']\n")));
+            let mut definition = definition("command = ['/bin/true']\nafter = ['db']\n");
+            let description = description + &tail;
+            definition.description = Some(description.clone());
+            definition.after.push(Dependency::Unit(unit.clone()));
+            definition.sources = vec![path.clone().into()];
+            let text = drop_in(&name(), Some(&definition));
+            let mut expected = keys(&usual);
+            if path.contains(char::is_control) || path.trim() != path {
+                expected.remove("Unit.SourcePath");
+            }
+            prop_assert_eq!(keys(&text), expected);
+            for (_, key, value) in read_as_systemd(&text) {
+                match key.as_str() {
+                    "Description" => {
+                        let plain: String = description
+                            .chars()
+                            .map(|c| if c.is_control() { ' ' } else { c })
+                            .collect();
+                        let plain = plain.trim();
+                        prop_assert_eq!(value, if plain.is_empty() { "Box web" } else { plain });
+                    }
+                    "SourcePath" => prop_assert_eq!(value, path.as_str()),
+                    "After" => {
+                        let units: Vec<&str> = value.split(' ').collect();
+                        prop_assert!(units == ["box@db.service"]
+                            || units == ["box@db.service", unit.as_str()], "{:?}", units);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
