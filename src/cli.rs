@@ -1,6 +1,194 @@
 //! What `boxctl` says and does; one file per group of commands.
+//!
+//! A command returns an [`ExitCode`] or an [`Error`], whose chain is printed once, here at the edge. Standard
+//! output holds what was asked for and nothing else.
 
+mod arguments;
+mod definitions;
+mod journal;
+mod look;
+mod names;
 pub mod show;
 mod table;
 pub mod terminal;
 mod text;
+mod units;
+
+use std::error::Error as _;
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::definition::{LoadError, Style};
+use crate::plan;
+use crate::systemd::manager::Operation;
+use arguments::{Arguments, Command};
+use terminal::{Look, Paint, complain};
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A definition cannot be used.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A definition cannot be carried out on this host.
+    #[error("{}", problems(.0))]
+    Plan(Vec<plan::Problem>),
+    /// A box is not known, or not by this name.
+    #[error(transparent)]
+    Name(#[from] names::Error),
+    /// What there is cannot be seen.
+    #[error(transparent)]
+    Status(#[from] crate::status::collect::Error),
+    /// What runs cannot be seen.
+    #[error(transparent)]
+    Running(#[from] crate::running::Error),
+    /// The output of a box in the foreground is kept nowhere.
+    #[error(
+        "box {name} has no log: it runs in the foreground (its first process is {pid}), and its output goes to the terminal of that `boxctl run`"
+    )]
+    NoLogs {
+        /// The box.
+        name: crate::name::Name,
+        /// On the host.
+        pid: i32,
+    },
+    /// The unit of a box cannot be changed where there are no units.
+    #[error(
+        "cannot {operation} box {name}: systemd does not run this host; `boxctl run {name}` runs it in the foreground"
+    )]
+    NoSystemd {
+        /// What was to be done.
+        operation: &'static str,
+        /// The box.
+        name: crate::name::Name,
+    },
+    /// systemd does not do what it is asked.
+    #[error(transparent)]
+    Systemd(#[from] crate::systemd::Error),
+    /// A signal was not taken.
+    #[error("cannot send signal {signal} to box {name}")]
+    Signal {
+        /// The box.
+        name: crate::name::Name,
+        /// Its number.
+        signal: i32,
+        /// Why.
+        source: crate::sys::Error,
+    },
+    /// `--user` is none.
+    #[error("{text:?} is no user of a box: {expected}")]
+    User {
+        /// What was given.
+        text: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// An argument is no text.
+    #[error("the argument {0:?} is not UTF-8 text, as a command in a box has to be")]
+    Argument(std::ffi::OsString),
+    /// Another program cannot be executed.
+    #[error("cannot execute {program}; is it installed?")]
+    Execute {
+        /// Its name.
+        program: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output")]
+    Write(#[from] io::Error),
+    /// A value has no JSON form.
+    #[error("cannot write JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Everything `boxctl` does, from the arguments of this process to its exit status.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let color = arguments.color;
+    let out = Look::of_stdout(color);
+    let result = match arguments.command {
+        Command::Check { files } => definitions::check(&files, out, Look::of_stderr(color)),
+        Command::Plan { source, json } => definitions::plan(&source, json),
+        Command::List { json } => definitions::list(json, out),
+        Command::Schema => definitions::schema(),
+        Command::Status { names, json, lines } => look::status(&names, json, lines, out),
+        Command::Logs {
+            follow,
+            lines,
+            since,
+            name,
+        } => journal::logs(&name, follow, lines, since.as_deref()),
+        Command::Start(names) => {
+            units::change(Operation::Start, &names.names, Look::of_stderr(color))
+        }
+        Command::Stop(names) => {
+            units::change(Operation::Stop, &names.names, Look::of_stderr(color))
+        }
+        Command::Restart(names) => {
+            units::change(Operation::Restart, &names.names, Look::of_stderr(color))
+        }
+        Command::Reload(names) => {
+            units::change(Operation::Reload, &names.names, Look::of_stderr(color))
+        }
+        _ => Ok(ExitCode::FAILURE),
+    };
+    result.unwrap_or_else(|error| {
+        let look = Look::of_stderr(color);
+        complain(&describe(&error, look));
+        error.exit_code()
+    })
+}
+
+impl Error {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::FAILURE
+    }
+}
+
+/// All of them, a line each: the first stands behind "boxctl:", the others under it.
+fn problems(problems: &[plan::Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    lines.join("\nboxctl: ")
+}
+
+/// An error and its causes as one sentence, and diagnostics as their own pictures.
+fn describe(error: &Error, look: Look) -> String {
+    if let Error::Load(LoadError::Invalid(diagnostics)) = error {
+        return with_newline(diagnostics.render(style(look)));
+    }
+    let mut sentence = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let text = source.to_string();
+        // A transparent error repeats its source.
+        if !sentence.ends_with(&text) {
+            sentence.push_str(": ");
+            sentence.push_str(&text);
+        }
+        cause = source.source();
+    }
+    format!("{} {sentence}\n", look.paint(Paint::Bad, "boxctl:"))
+}
+
+fn style(look: Look) -> Style {
+    match look.width {
+        Some(width) => Style {
+            color: look.color,
+            width,
+        },
+        None => Style {
+            color: look.color,
+            ..Style::PLAIN
+        },
+    }
+}
+
+fn with_newline(mut text: String) -> String {
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}

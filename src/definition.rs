@@ -14,7 +14,7 @@ use crate::name::Name;
 
 pub use diagnostics::{Diagnostics, SourceText, Style};
 pub use layers::{BadName, Layers, Listed, LoadError, list, load, load_file, texts};
-pub use reader::{parse, understand};
+pub use reader::{parse, parse_user, understand};
 pub use schema::{Key, keys, schema};
 
 mod diagnostics;

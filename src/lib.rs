@@ -23,6 +23,7 @@ pub mod launch;
 pub mod name;
 pub mod plan;
 pub mod run;
+pub mod running;
 pub mod sandbox;
 pub mod status;
 pub mod supervisor;

@@ -7,5 +7,4 @@ pub mod host_mounts;
 pub mod identity;
 pub mod namespaces;
 pub mod privileges;
-pub mod seccomp;
 pub mod user_namespace;

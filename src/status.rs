@@ -10,7 +10,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{IdRange, Limit};
+use crate::identity::IdRange;
+use crate::plan::Limit;
 
 /// Version of the format, [`Report::version`].
 pub const VERSION: u32 = 1;
@@ -196,7 +197,7 @@ impl From<IdRange> for Ids {
     fn from(range: IdRange) -> Ids {
         Ids {
             first: range.base,
-            last: range.base + (IdRange::SIZE - 1),
+            last: range.last(),
         }
     }
 }
@@ -250,7 +251,8 @@ pub fn state(
     payload: Option<&Payload>,
     runner: Option<Runner>,
 ) -> State {
-    if runner == Some(Runner::Foreground) && payload.is_some() {
+    // Without an answer of systemd's, a process that lives is all there is to know.
+    if payload.is_some() && (runner == Some(Runner::Foreground) || unit.is_none()) {
         return State::Running;
     }
     let active = unit.map_or("inactive", |unit| unit.active_state.as_str());

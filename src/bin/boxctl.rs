@@ -1,3 +1,7 @@
 //! `boxctl`: everything by hand.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    boxd::cli::main()
+}

@@ -199,7 +199,13 @@ fn user(item: Item<'_>, users: Users) -> Option<User> {
         let uid = id_number(item, users)?;
         return Some(User::Id { uid, gid: None });
     }
-    item.parsed(USER, |text| match text.split_once(':') {
+    item.parsed(USER, |text| parse_user(text, users))
+}
+
+/// What is written as a user: a name, an id, or two ids; the error says what was expected. Which ids there are
+/// depends on whose the box's are.
+pub fn parse_user(text: &str, users: Users) -> Result<User, String> {
+    match text.split_once(':') {
         Some((uid, gid)) => Ok(User::Id {
             uid: id(uid, users)?.ok_or(USER_AND_GROUP)?,
             gid: Some(id(gid, users)?.ok_or(USER_AND_GROUP)?),
@@ -208,7 +214,7 @@ fn user(item: Item<'_>, users: Users) -> Option<User> {
             Some(uid) => User::Id { uid, gid: None },
             None => User::Name(login_name(text, USER)?),
         }),
-    })
+    }
 }
 
 fn group(item: Item<'_>, users: Users) -> Option<Group> {
@@ -259,7 +265,11 @@ fn id_max(users: Users) -> u64 {
 
 fn login_name(text: &str, expected: &str) -> Result<String, String> {
     let strange = |c: char| c.is_whitespace() || matches!(c, ':' | '/' | ',');
-    if text.contains(strange) || text.starts_with(['-', '+', '~']) || text.len() > LOGIN_NAME_MAX {
+    if text.is_empty()
+        || text.contains(strange)
+        || text.starts_with(['-', '+', '~'])
+        || text.len() > LOGIN_NAME_MAX
+    {
         return Err(expected.to_owned());
     }
     Ok(text.to_owned())

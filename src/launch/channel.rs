@@ -156,6 +156,12 @@ pub(crate) struct Socket {
     peer: &'static str,
 }
 
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl Socket {
     /// Sends a message with at most [`DESCRIPTORS_MAX`] descriptors.
     pub(crate) fn send(

@@ -1,1 +1,378 @@
-//! Where a [`Report`](super::Report) comes from.
+//! Where a [`Report`] comes from: definitions, systemd, `/run/boxd` and cgroups, each asked once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use super::{
+    Definition, DefinitionState, Ids, Limits, Payload, Report, Runner, Status, Unit, Usage,
+    VERSION, state,
+};
+use crate::cgroup;
+use crate::definition::{self, Layers, LoadError};
+use crate::name::Name;
+use crate::running::{self, Running};
+use crate::systemd::{self, Manager, ScopeStatus, UnitStatus};
+
+/// What could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The definitions cannot be listed.
+    #[error("cannot list the definitions")]
+    List(#[source] LoadError),
+    /// What runs cannot be listed or read.
+    #[error("cannot see what runs")]
+    Running(#[source] running::Error),
+    /// systemd does not answer.
+    #[error("cannot see the units of the boxes")]
+    Systemd(#[source] systemd::Error),
+}
+
+/// What systemd says of the boxes; none where it does not run.
+pub type Units = Option<BTreeMap<Name, Seen>>;
+
+/// What systemd says of one box.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// Its service.
+    pub unit: Unit,
+    /// The limits in force on its scope, which an operator may have changed since the box was planned.
+    pub limits: Option<Limits>,
+}
+
+/// What systemd says of every box it has loaded.
+///
+/// # Errors
+///
+/// [`Error::Systemd`].
+pub fn loaded_units(manager: &Manager) -> Result<BTreeMap<Name, Seen>, Error> {
+    let listed = manager
+        .list_units(&["box@*.service"])
+        .map_err(Error::Systemd)?;
+    let names = listed.iter().filter_map(|listed| {
+        let name = listed.unit.strip_prefix("box@")?.strip_suffix(".service")?;
+        name.parse().ok()
+    });
+    names
+        .map(|name: Name| Ok((name.clone(), unit(manager, &name)?)))
+        .collect()
+}
+
+/// What systemd says of one box.
+///
+/// # Errors
+///
+/// [`Error::Systemd`].
+pub fn unit(manager: &Manager, name: &Name) -> Result<Seen, Error> {
+    let unit = manager.unit(&name.unit()).map_err(Error::Systemd)?;
+    let at_rest = matches!(unit.active_state.as_str(), "inactive" | "failed");
+    let scope = if at_rest {
+        None
+    } else {
+        manager.scope(&name.scope()).map_err(Error::Systemd)?
+    };
+    Ok(Seen {
+        unit: Unit::from(unit),
+        limits: scope.as_ref().map(Limits::from),
+    })
+}
+
+impl From<UnitStatus> for Unit {
+    fn from(unit: UnitStatus) -> Unit {
+        Unit {
+            name: unit.unit,
+            active_state: unit.active_state,
+            sub_state: unit.sub_state,
+            result: unit.result,
+            since: Some(unit.state_change).filter(|since| *since > 0),
+            supervisor: Some(unit.main_pid).filter(|pid| *pid > 0),
+            status_text: Some(unit.status_text).filter(|text| !text.is_empty()),
+            exit_code: unit.exec_main_code,
+            exit_status: unit.exec_main_status,
+            restarts: unit.restarts,
+            invocation: Some(unit.invocation_id).filter(|id| !id.is_empty()),
+        }
+    }
+}
+
+impl From<&ScopeStatus> for Limits {
+    fn from(scope: &ScopeStatus) -> Limits {
+        // systemd's word for "no limit", and what a property it does not have reads as.
+        let set = |value: u64| Some(value).filter(|value| *value != u64::MAX && *value != 0);
+        Limits {
+            memory: set(scope.memory_max),
+            cpu: set(scope.cpu_quota_per_sec),
+            tasks: set(scope.tasks_max),
+        }
+    }
+}
+
+/// Every box there is.
+///
+/// # Errors
+///
+/// Only what keeps it from saying anything: a definition that cannot be read is that box's state.
+pub fn all(layers: &Layers, units: &Units) -> Result<Report, Error> {
+    let mut boxes = BTreeMap::new();
+    for listed in definition::list(layers).map_err(Error::List)? {
+        match listed.name {
+            Ok(name) => {
+                boxes.insert(name.to_string(), one(&name, layers, units)?);
+            }
+            Err(error) => {
+                let name = listed
+                    .path
+                    .file_stem()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                boxes.insert(
+                    name.clone(),
+                    misnamed(name, listed.path, &error.to_string()),
+                );
+            }
+        }
+    }
+    let running = running::names().map_err(Error::Running)?;
+    let loaded = units.iter().flat_map(|units| units.keys().cloned());
+    for name in running.into_iter().chain(loaded) {
+        if boxes.contains_key(name.as_str()) {
+            continue;
+        }
+        let status = one(&name, layers, units)?;
+        if status.exists() {
+            boxes.insert(name.to_string(), status);
+        }
+    }
+    Ok(Report {
+        version: VERSION,
+        systemd: units.is_some(),
+        boxes: boxes.into_values().collect(),
+    })
+}
+
+/// One box; [`Status::exists`] tells whether there is one of that name.
+///
+/// # Errors
+///
+/// As [`all`].
+pub fn one(name: &Name, layers: &Layers, units: &Units) -> Result<Status, Error> {
+    let running = running::find(name).map_err(Error::Running)?;
+    let seen = units.as_ref().and_then(|units| units.get(name)).cloned();
+    Ok(assemble(name, defined(name, layers), seen, running))
+}
+
+impl Status {
+    /// Whether anything of the box is there: a definition, a unit that is not at rest, a process.
+    pub fn exists(&self) -> bool {
+        self.definition.state != DefinitionState::Missing
+            || self.payload.is_some()
+            || self
+                .unit
+                .as_ref()
+                .is_some_and(|unit| unit.active_state != "inactive")
+    }
+}
+
+/// A definition as far as it could be read, with its description.
+type Defined = (Definition, Option<String>);
+
+fn assemble(
+    name: &Name,
+    (definition, description): Defined,
+    seen: Option<Seen>,
+    running: Option<Running>,
+) -> Status {
+    let (unit, limits) = match seen {
+        Some(seen) => (Some(seen.unit), seen.limits),
+        None => (None, None),
+    };
+    let payload = running.as_ref().map(payload);
+    let at_work = unit
+        .as_ref()
+        .is_some_and(|unit| !matches!(unit.active_state.as_str(), "inactive" | "failed"));
+    let runner = match &running {
+        Some(running) if running.plan.scope.before.is_none() => Some(Runner::Foreground),
+        Some(_) => Some(Runner::Unit),
+        None => at_work.then_some(Runner::Unit),
+    };
+    let state = state(definition.state, unit.as_ref(), payload.as_ref(), runner);
+    let since = match runner {
+        Some(Runner::Foreground) => payload.as_ref().map(|payload| payload.started),
+        _ => unit.as_ref().and_then(|unit| unit.since),
+    };
+    let usage = running
+        .as_ref()
+        .and_then(|running| cgroup::usage(&running.document.cgroup).ok())
+        .map(|usage| Usage {
+            memory: usage.memory,
+            memory_peak: usage.memory_peak,
+            cpu: usage.cpu_usec,
+            tasks: usage.tasks,
+        });
+    let planned = running
+        .as_ref()
+        .map(|running| Limits::of(&running.plan.scope.limits));
+    let limits = limits.or(planned).unwrap_or_default();
+    let description =
+        description.or_else(|| running.as_ref().map(|it| it.document.description.clone()));
+    let remarks = running
+        .map(|running| running.plan.remarks)
+        .unwrap_or_default();
+    Status {
+        name: name.to_string(),
+        description,
+        state,
+        since,
+        runner,
+        definition,
+        unit,
+        payload,
+        usage,
+        limits,
+        remarks,
+    }
+}
+
+fn payload(running: &Running) -> Payload {
+    let document = &running.document;
+    Payload {
+        pid: document.pid,
+        command: fs::read(format!("/proc/{}/comm", document.pid))
+            .ok()
+            .map(|comm| {
+                String::from_utf8_lossy(&comm)
+                    .trim_end_matches('\n')
+                    .to_owned()
+            }),
+        started: document.started,
+        scope: document.scope.clone(),
+        cgroup: document.cgroup.clone(),
+        root: document.root.clone(),
+        ids: document.ids.map(Ids::from),
+    }
+}
+
+fn defined(name: &Name, layers: &Layers) -> Defined {
+    let without = |state, files, problem| {
+        let definition = Definition {
+            state,
+            files,
+            problem,
+            start_at_boot: false,
+        };
+        (definition, None)
+    };
+    match definition::load(name, layers) {
+        Ok(definition) => (
+            Definition {
+                state: DefinitionState::Loaded,
+                files: definition.sources,
+                problem: None,
+                start_at_boot: definition.start_at_boot,
+            },
+            definition.description,
+        ),
+        Err(LoadError::Find { .. }) => without(DefinitionState::Missing, Vec::new(), None),
+        Err(LoadError::Masked { path, .. }) => without(DefinitionState::Masked, vec![path], None),
+        Err(error) => {
+            let files = layers
+                .directories()
+                .iter()
+                .map(|directory| directory.join(format!("{name}.toml")))
+                .find(|path| path.symlink_metadata().is_ok());
+            without(
+                DefinitionState::Broken,
+                files.into_iter().collect(),
+                Some(error.to_string()),
+            )
+        }
+    }
+}
+
+fn misnamed(name: String, path: PathBuf, problem: &str) -> Status {
+    let definition = Definition {
+        state: DefinitionState::Broken,
+        files: vec![path],
+        problem: Some(problem.to_owned()),
+        start_at_boot: false,
+    };
+    Status {
+        name,
+        description: None,
+        state: state(definition.state, None, None, None),
+        since: None,
+        runner: None,
+        definition,
+        unit: None,
+        payload: None,
+        usage: None,
+        limits: Limits::default(),
+        remarks: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    #[test]
+    fn every_definition_file_is_a_box_of_some_state() {
+        let root = tempfile::tempdir().expect("a directory");
+        let etc = root.path().join("etc/boxd");
+        fs::create_dir_all(&etc).expect("made");
+        for (file, text) in [
+            (
+                "good.toml",
+                "description = \"Good\"\ncommand = [\"/bin/true\"]\n",
+            ),
+            ("broken.toml", "comand = [\"/bin/true\"]\n"),
+            ("masked.toml", ""),
+            ("Bad_Name.toml", "command = [\"/bin/true\"]\n"),
+        ] {
+            fs::write(etc.join(file), text).expect("written");
+        }
+        let report = all(&Layers::under(root.path()), &None).expect("a report");
+        let found: Vec<(&str, State)> = report
+            .boxes
+            .iter()
+            .filter(|status| status.payload.is_none())
+            .map(|status| (status.name.as_str(), status.state))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("Bad_Name", State::Broken),
+                ("broken", State::Broken),
+                ("good", State::Stopped),
+                ("masked", State::Masked),
+            ]
+        );
+        let good = &report.boxes[2];
+        assert_eq!(good.description.as_deref(), Some("Good"));
+        assert_eq!(good.definition.files, [etc.join("good.toml")]);
+        assert!(report.boxes[1].definition.problem.is_some());
+    }
+
+    #[test]
+    fn a_failed_unit_outlives_its_definition() {
+        let root = tempfile::tempdir().expect("a directory");
+        let layers = Layers::under(root.path());
+        let name: Name = "gone".parse().expect("a name");
+        let unit = |active: &str| Seen {
+            unit: Unit {
+                active_state: active.to_owned(),
+                ..Unit::default()
+            },
+            limits: None,
+        };
+        for (active, there) in [("failed", true), ("inactive", false)] {
+            let units = Some(BTreeMap::from([(name.clone(), unit(active))]));
+            assert_eq!(
+                one(&name, &layers, &units).expect("a status").exists(),
+                there
+            );
+        }
+    }
+}

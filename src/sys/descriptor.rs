@@ -1,7 +1,7 @@
 //! close_range(2).
 #![allow(unsafe_code, reason = "no library closes descriptors it does not own")]
 
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 
 use super::{Error, checked};
 
@@ -23,4 +23,50 @@ pub fn close_from(first: RawFd) -> Result<(), Error> {
     checked(result)
         .map(drop)
         .map_err(|errno| Error::new(format!("close_range({first}, ~0, 0)"), errno))
+}
+
+/// Closes every descriptor from 3 on but these.
+///
+/// For the same kind of process as [`close_from`], with the same promise.
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> Result<(), Error> {
+    let mut kept: Vec<RawFd> = kept.iter().map(|fd| fd.as_raw_fd()).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept {
+        if fd > first {
+            // SAFETY: as in `close_from`.
+            let result = unsafe {
+                libc::syscall(
+                    libc::SYS_close_range,
+                    first as libc::c_uint,
+                    (fd - 1) as libc::c_uint,
+                    0,
+                )
+            };
+            checked(result).map_err(|errno| {
+                Error::new(format!("close_range({first}, {}, 0)", fd - 1), errno)
+            })?;
+        }
+        first = first.max(fd + 1);
+    }
+    close_from(first)
+}
+
+/// Marks every descriptor from `first` on close-on-exec, those too that this process was started with.
+pub fn close_on_exec_from(first: RawFd) -> Result<(), Error> {
+    // SAFETY: takes numbers only, touches no memory, and closes nothing now.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first as libc::c_uint,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    checked(result).map(drop).map_err(|errno| {
+        Error::new(
+            format!("close_range({first}, ~0, CLOSE_RANGE_CLOEXEC)"),
+            errno,
+        )
+    })
 }

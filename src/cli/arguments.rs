@@ -1,0 +1,286 @@
+//! The command line as clap reads it. The texts here are what `--help` prints; boxctl(1) says the same at length.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::terminal::Color;
+
+/// `boxctl`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "boxctl",
+    version,
+    about = "Run and look after boxes: containers that are systemd units",
+    after_help = "\
+A box is described by /etc/boxd/NAME.toml and run by systemd as box@NAME.service:
+
+  boxctl run /usr/lib/boxd/hello.toml   try a definition in the foreground
+  boxctl check                          say what is wrong with any definition
+  boxctl start web                      as `systemctl start box@web`, and say why if it fails
+  boxctl status                         all boxes; `boxctl status web` for one
+  boxctl logs -f web                    what it writes
+  boxctl shell web                      look around in it
+
+Start a box with the host: write `start-at-boot = true` into its definition.",
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+pub struct Arguments {
+    /// When to use colours: auto, always or never; NO_COLOR turns them off too
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        hide_possible_values = true
+    )]
+    pub color: Color,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a box in the foreground, until it ends or Ctrl-C stops it
+    #[command(after_help = "\
+The box gets the namespaces, limits and privileges it has as a unit; its output comes here, and its exit \
+status becomes that of boxctl (128+n when signal n ended it). Works without systemd too, on a cgroup of its own.
+
+  boxctl run ./web.toml     a definition anywhere
+  boxctl run web            the installed definition of that name, with its drop-ins")]
+    Run {
+        /// A file (with a `/`, or ending in .toml) or the name of a box
+        #[arg(value_name = "FILE|NAME")]
+        source: String,
+    },
+    /// Say everything that is wrong with definitions
+    #[command(after_help = "\
+Without files, every definition in /etc/boxd, /run/boxd/definitions and /usr/lib/boxd is checked, with its \
+drop-ins. The exit status is 1 if any is wrong.
+
+  boxctl check && systemctl daemon-reload
+  boxctl check web.toml     before it is installed")]
+    Check {
+        /// Definition files
+        files: Vec<PathBuf>,
+    },
+    /// Print what would be done to run a box, and do nothing
+    #[command(after_help = "\
+Every default, path, id and limit as it is decided on this host: mounts in their order, privileges, limits.
+
+  boxctl plan web
+  diff <(boxctl plan web) <(boxctl plan ./web.toml)")]
+    Plan {
+        /// A file (with a `/`, or ending in .toml) or the name of a box
+        #[arg(value_name = "NAME|FILE")]
+        source: String,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Start boxes, and wait until they are ready
+    Start(Names),
+    /// Stop boxes, and wait until nothing of them is left
+    Stop(Names),
+    /// Stop and start boxes; one whose definition is wrong keeps running
+    Restart(Names),
+    /// Ask boxes to read their configuration anew
+    Reload(Names),
+    /// Send a signal to the first process of boxes
+    #[command(after_help = "\
+Examples:
+  boxctl kill -s HUP web    make nginx read its configuration anew
+  boxctl kill -s KILL web   end it at once; its restart policy decides what follows")]
+    Kill {
+        /// Which signal: a name or a number
+        #[arg(short, long, value_name = "SIGNAL", default_value = "SIGTERM", value_parser = signal)]
+        signal: i32,
+        /// Boxes
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Show all boxes as a table, or the given ones in full
+    #[command(after_help = "\
+Examples:
+  boxctl status             a line for each box: those that run, failed, are broken or at rest
+  boxctl status web         what `systemctl status` shows, and what only boxd knows
+  boxctl status --json      the same for programs; the format is stable
+
+The exit status is 0; with names it is 3 if one of them does not run, and 1 if one is not known.")]
+    Status {
+        /// Boxes; all if none is given
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+        /// How many of the last lines a box wrote are shown with it
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
+        lines: u32,
+    },
+    /// Show which boxes are defined, and where
+    List {
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a box writes: journalctl -u box@NAME
+    #[command(after_help = "\
+Examples:
+  boxctl logs web           everything, from its first byte
+  boxctl logs -f web        the last lines, and what comes
+  boxctl logs -n 50 --since '1 hour ago' web")]
+    Logs {
+        /// Go on showing what comes
+        #[arg(short, long)]
+        follow: bool,
+        /// Only the last lines
+        #[arg(short = 'n', long, value_name = "N")]
+        lines: Option<u32>,
+        /// Only what is newer, in the words of systemd.time(7)
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// The box
+        name: String,
+    },
+    /// Run a command in a running box
+    #[command(after_help = "\
+The command is in all namespaces of the box and in its cgroup, with its limits, user, environment and reduced \
+privileges. On a terminal it gets a terminal of its own in the box; without one, give -i to pass on standard \
+input. The exit status is the command's (128+n when signal n ended it); 127 if there is no such command, 126 if \
+it cannot be executed, and 125 if the box cannot be entered.
+
+  boxctl exec web -- nginx -t
+  boxctl exec -u root web -- apt-get update
+  tar c site | boxctl exec -i web -- tar x -C /var/www")]
+    Exec {
+        /// As whom: a name or UID[:GID] of the box; the box's own user if not given
+        #[arg(short, long, value_name = "USER")]
+        user: Option<String>,
+        /// Give the command a terminal even if boxctl has none
+        #[arg(short, long)]
+        terminal: bool,
+        /// Pass on standard input
+        #[arg(short, long)]
+        interactive: bool,
+        /// In which directory of the box; the box's own if not given
+        #[arg(short, long, value_name = "DIRECTORY")]
+        working_directory: Option<PathBuf>,
+        /// The box
+        name: String,
+        /// The command and its arguments
+        #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Open a shell in a running box
+    #[command(after_help = "\
+The shell is that of the user in the box's /etc/passwd, or else bash or sh, whichever the box has.
+
+  boxctl shell web
+  boxctl shell -u root web")]
+    Shell {
+        /// As whom: a name or UID[:GID] of the box; the box's own user if not given
+        #[arg(short, long, value_name = "USER")]
+        user: Option<String>,
+        /// The box
+        name: String,
+    },
+    /// Print the JSON Schema of definitions, for editors
+    #[command(after_help = "\
+Examples:
+  boxctl schema > box.schema.json
+
+An editor with a TOML language server then completes and checks a definition that begins with
+  #:schema ./box.schema.json")]
+    Schema,
+}
+
+/// One or several boxes.
+#[derive(Debug, Args)]
+pub struct Names {
+    /// Boxes
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// A signal by number or by name, with or without `SIG`.
+fn signal(text: &str) -> Result<i32, String> {
+    if let Ok(number) = text.parse::<i32>() {
+        return if (1..=libc::SIGRTMAX()).contains(&number) {
+            Ok(number)
+        } else {
+            Err(format!("there is no signal {number}"))
+        };
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(offset) = name.strip_prefix("RTMIN+") {
+        return offset
+            .parse::<i32>()
+            .ok()
+            .map(|offset| libc::SIGRTMIN() + offset)
+            .filter(|number| (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(number))
+            .ok_or_else(|| format!("there is no signal {text}"));
+    }
+    format!("SIG{name}")
+        .parse::<nix::sys::signal::Signal>()
+        .map(|signal| signal as i32)
+        .map_err(|_| format!("there is no signal {text}; signal(7) lists them"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_box_is_the_commands_own() {
+        let parsed = Arguments::try_parse_from([
+            "boxctl", "exec", "-u", "0:0", "web", "--", "ls", "-u", "--",
+        ])
+        .expect("it parses");
+        let Command::Exec {
+            user,
+            name,
+            command,
+            ..
+        } = parsed.command
+        else {
+            panic!("another command");
+        };
+        assert_eq!((user.as_deref(), name.as_str()), (Some("0:0"), "web"));
+        assert_eq!(command, ["ls", "-u", "--"]);
+        let parsed = Arguments::try_parse_from(["boxctl", "exec", "web", "-i", "ls", "-u", "-la"])
+            .expect("it parses");
+        assert!(matches!(
+            parsed.command,
+            Command::Exec { user: None, interactive: true, command, .. } if command == ["ls", "-u", "-la"]
+        ));
+        assert!(Arguments::try_parse_from(["boxctl", "exec", "web"]).is_err());
+    }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (text, number) in [
+            ("HUP", 1),
+            ("sighup", 1),
+            ("9", 9),
+            ("SIGRTMIN+3", libc::SIGRTMIN() + 3),
+        ] {
+            assert_eq!(signal(text), Ok(number), "{text}");
+        }
+        for bad in ["", "0", "65", "-1", "SIGFOO", "RTMIN+99"] {
+            assert!(signal(bad).is_err(), "{bad}");
+        }
+    }
+}

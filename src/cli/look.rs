@@ -1,0 +1,94 @@
+//! `boxctl status`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use super::show::{self, Clock};
+use super::terminal::{Look, say};
+use super::{Error, journal, names};
+use crate::definition::Layers;
+use crate::name::Name;
+use crate::status::collect::{self, Units};
+use crate::status::{Report, State, VERSION};
+use crate::systemd::{self, Manager};
+
+/// The exit status of `boxctl status NAME` for a box that does not run: "program is not running" of the LSB,
+/// which systemctl(1) has too.
+const NOT_RUNNING: u8 = 3;
+
+/// Shows all boxes as a table, or the given ones in full.
+pub fn status(names: &[String], json: bool, lines: u32, look: Look) -> Result<ExitCode, Error> {
+    let layers = Layers::system();
+    let manager = if systemd::is_running() {
+        Some(Manager::connect()?)
+    } else {
+        None
+    };
+    if names.is_empty() {
+        let units = manager.as_ref().map(collect::loaded_units).transpose()?;
+        let report = collect::all(&layers, &units)?;
+        say(&if json {
+            format!("{}\n", serde_json::to_string_pretty(&report)?)
+        } else {
+            show::boxes(&report, &Clock::system(), look)
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let report = Report {
+        version: VERSION,
+        systemd: manager.is_some(),
+        boxes: names
+            .iter()
+            .map(|name| one(&names::parse(name)?, &layers, manager.as_ref()))
+            .collect::<Result<_, Error>>()?,
+    };
+    if json {
+        say(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
+    } else {
+        let clock = Clock::system();
+        let pages: Vec<String> = report
+            .boxes
+            .iter()
+            .map(|status| {
+                let unit = status
+                    .unit
+                    .as_ref()
+                    .filter(|unit| unit.invocation.is_some());
+                let output = unit.map_or_else(Vec::new, |unit| {
+                    journal::last_lines(&unit.name, unit.invocation.as_deref(), lines)
+                });
+                show::page(status, &output, &clock, look)
+            })
+            .collect();
+        say(&pages.join("\n"))?;
+    }
+    let all_run = report
+        .boxes
+        .iter()
+        .all(|status| status.state == State::Running);
+    Ok(if all_run {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(NOT_RUNNING)
+    })
+}
+
+fn one(
+    name: &Name,
+    layers: &Layers,
+    manager: Option<&Manager>,
+) -> Result<crate::status::Status, Error> {
+    let units: Units = match manager {
+        Some(manager) => Some(BTreeMap::from([(
+            name.clone(),
+            collect::unit(manager, name)?,
+        )])),
+        None => None,
+    };
+    let status = collect::one(name, layers, &units)?;
+    if status.exists() {
+        Ok(status)
+    } else {
+        Err(names::unknown(name.clone(), layers).into())
+    }
+}

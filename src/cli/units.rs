@@ -1,0 +1,240 @@
+//! `boxctl start`, `stop`, `restart` and `reload`: as systemctl(1) does it, with the reason when it fails.
+
+use std::process::ExitCode;
+
+use super::show::ended;
+use super::terminal::{Look, Paint, complain, cut, harmless};
+use super::{Error, definitions, describe, journal, names};
+use crate::definition::{self, Layers};
+use crate::name::Name;
+use crate::status::collect::{self, Seen};
+use crate::status::{Runner, Unit};
+use crate::systemd::manager::Operation;
+use crate::systemd::{self, Manager};
+
+/// How many lines of the journal a failure is shown with.
+const LINES: u32 = 10;
+
+/// Does it to all boxes at once and waits for each. Boxes for which it cannot work are left alone and named;
+/// the others go on.
+pub fn change(operation: Operation, texts: &[String], look: Look) -> Result<ExitCode, Error> {
+    let mut wanted: Vec<Name> = Vec::new();
+    for text in texts {
+        let name = names::parse(text)?;
+        if !wanted.contains(&name) {
+            wanted.push(name);
+        }
+    }
+    if !systemd::is_running()
+        && let Some(name) = wanted.first()
+    {
+        return Err(Error::NoSystemd {
+            operation: operation.verb(),
+            name: name.clone(),
+        });
+    }
+    let layers = Layers::system();
+    let manager = Manager::connect()?;
+    let mut failed = false;
+    let mut ready = Vec::new();
+    for name in wanted {
+        match check(operation, &name, &layers, &manager) {
+            Ok(()) => ready.push(name),
+            Err(error) => {
+                failed = true;
+                complain(&describe(&error, look));
+            }
+        }
+    }
+    let units: Vec<String> = ready.iter().map(Name::unit).collect();
+    let results = manager.change_units(operation, &units)?;
+    for (name, result) in ready.iter().zip(results) {
+        if let Err(error) = result {
+            failed = true;
+            let seen = collect::unit(&manager, name).ok();
+            complain(&explain(operation, name, &error, seen.as_ref(), look));
+        }
+    }
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// Whether it can work at all. A definition is read before anything is stopped, so that a slip in it does not
+/// end the box it describes.
+fn check(
+    operation: Operation,
+    name: &Name,
+    layers: &Layers,
+    manager: &Manager,
+) -> Result<(), Error> {
+    let units = Some([(name.clone(), collect::unit(manager, name)?)].into());
+    let status = collect::one(name, layers, &units)?;
+    if !status.exists() {
+        return Err(names::unknown(name.clone(), layers).into());
+    }
+    if let (Some(Runner::Foreground), Some(payload)) = (status.runner, &status.payload) {
+        return Err(names::Error::Foreground {
+            operation: operation.verb(),
+            name: name.clone(),
+            pid: payload.pid,
+        }
+        .into());
+    }
+    match operation {
+        Operation::Start | Operation::Restart => {
+            definitions::planned(&definition::load(name, layers)?)?;
+            Ok(())
+        }
+        Operation::Reload if status.runner.is_none() => Err(names::Error::NotRunning {
+            operation: operation.verb(),
+            name: name.clone(),
+        }
+        .into()),
+        Operation::Reload | Operation::Stop => Ok(()),
+    }
+}
+
+/// Why it did not work: what systemd says, what the supervisor said, the last lines, and what to do.
+fn explain(
+    operation: Operation,
+    name: &Name,
+    error: &systemd::Error,
+    seen: Option<&Seen>,
+    look: Look,
+) -> String {
+    let job_failed = matches!(error, systemd::Error::Job { .. });
+    let unit = match seen {
+        Some(seen) if job_failed && seen.unit.result != "success" => &seen.unit,
+        _ => {
+            let mut chain = error.to_string();
+            let mut cause = std::error::Error::source(error);
+            while let Some(source) = cause {
+                chain.push_str(&format!(": {source}"));
+                cause = source.source();
+            }
+            return format!(
+                "{} box {name}: {chain}\n",
+                look.paint(Paint::Bad, "boxctl:")
+            );
+        }
+    };
+    let lines = unit
+        .invocation
+        .as_deref()
+        .map_or_else(Vec::new, |invocation| {
+            journal::last_lines(&unit.name, Some(invocation), LINES)
+        });
+    explanation(operation, name, unit, &lines, look)
+}
+
+fn explanation(
+    operation: Operation,
+    name: &Name,
+    unit: &Unit,
+    lines: &[String],
+    look: Look,
+) -> String {
+    let mut text = format!(
+        "{} box {name} did not {}: {}\n",
+        look.paint(Paint::Bad, "boxctl:"),
+        operation.verb(),
+        ended(&unit.result, unit.exit_code, unit.exit_status)
+    );
+    if let Some(said) = &unit.status_text {
+        text.push_str(&format!("  It said: {}\n", harmless(said)));
+    }
+    if !lines.is_empty() {
+        text.push_str("  Its last lines in the journal:\n");
+        for line in lines {
+            let line = format!("    {}", harmless(line));
+            text.push_str(
+                &look
+                    .width
+                    .map_or_else(|| line.clone(), |width| cut(&line, width)),
+            );
+            text.push('\n');
+        }
+    }
+    text.push_str(&format!("  {}\n", remedy(name, unit)));
+    text
+}
+
+/// What to do about a unit that ended so.
+fn remedy(name: &Name, unit: &Unit) -> String {
+    match unit.result.as_str() {
+        "oom-kill" => {
+            format!("Give box {name} more with `memory` in [resources], or find out what grows.")
+        }
+        "start-limit-hit" => format!(
+            "Find out why with `boxctl logs {name}`; then `systemctl reset-failed {}` lets it start again.",
+            name.unit()
+        ),
+        "timeout" => format!(
+            "See what it waits for with `boxctl logs {name}`; `timeout` in [ready] or [stop] gives it more time."
+        ),
+        "exit-code" if unit.exit_status == 203 => format!(
+            "Correct `command` in its definition, or put the program into its root: `boxctl plan {name}` shows both."
+        ),
+        "exit-code" if unit.exit_status == 217 => format!(
+            "Correct `user` and `groups` in its definition: they are looked up in the box's own /etc/passwd and /etc/group, which `boxctl plan {name}` shows the root of."
+        ),
+        _ => format!("See more with `boxctl logs {name}` and `boxctl status {name}`."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Look = Look {
+        color: false,
+        width: Some(60),
+    };
+
+    #[test]
+    fn a_failure_says_what_why_and_what_to_do() {
+        let name: Name = "web".parse().expect("a name");
+        let unit = Unit {
+            name: name.unit(),
+            result: "exit-code".to_owned(),
+            exit_code: libc::CLD_EXITED,
+            exit_status: 203,
+            status_text: Some("cannot execute \"/usr/sbin/ngin\": ENOENT".to_owned()),
+            ..Unit::default()
+        };
+        let lines = [
+            "Nov 29 23:43:01 host boxd[1]: a line that is far longer than the terminal is wide"
+                .to_owned(),
+        ];
+        assert_eq!(
+            explanation(Operation::Start, &name, &unit, &lines, PLAIN),
+            "boxctl: box web did not start: exit-code: the command could not be executed (status 203)\n  \
+             It said: cannot execute \"/usr/sbin/ngin\": ENOENT\n  \
+             Its last lines in the journal:\n    \
+             Nov 29 23:43:01 host boxd[1]: a line that is far longer…\n  \
+             Correct `command` in its definition, or put the program into its root: `boxctl plan web` shows both.\n"
+        );
+    }
+
+    #[test]
+    fn every_result_has_a_remedy() {
+        let name: Name = "web".parse().expect("a name");
+        for result in [
+            "oom-kill",
+            "start-limit-hit",
+            "timeout",
+            "exit-code",
+            "signal",
+            "new",
+        ] {
+            let unit = Unit {
+                result: result.to_owned(),
+                ..Unit::default()
+            };
+            assert!(remedy(&name, &unit).contains("web"), "{result}");
+        }
+    }
+}

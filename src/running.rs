@@ -1,0 +1,277 @@
+//! What exists: a running box found by its name, and known to be that box.
+//!
+//! A launcher writes `/run/boxd/NAME/{plan,document}.json` before the payload begins, and whoever ends the box
+//! removes them. A pid in a file may be another process by now; so it is opened, looked at through its cgroup,
+//! and believed only if it still lives after that look.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::cgroup;
+use crate::handover::{self, Document};
+use crate::name::Name;
+use crate::plan::Plan;
+
+/// Where launchers write what runs.
+pub const DIRECTORY: &str = "/run/boxd";
+
+/// A box whose first process lives.
+#[derive(Debug)]
+pub struct Running {
+    /// What it was launched as.
+    pub document: Document,
+    /// What was done for it.
+    pub plan: Plan,
+    /// Its first process.
+    pub process: OwnedFd,
+}
+
+/// Why it is not known whether a box runs.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of the box cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The document cannot be understood.
+    #[error("cannot understand {}", path.display())]
+    Document {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: handover::Error,
+    },
+    /// The plan cannot be understood.
+    #[error("cannot understand {}: the box was launched by boxd {boxd}, this is boxd {}", path.display(), env!("CARGO_PKG_VERSION"))]
+    Plan {
+        /// The file.
+        path: PathBuf,
+        /// Who wrote it.
+        boxd: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The process cannot be opened.
+    #[error("cannot open process {pid} of the box: pidfd_open({pid}, 0)")]
+    Open {
+        /// On the host.
+        pid: i32,
+        /// Why.
+        source: io::Error,
+    },
+    /// The process's cgroup cannot be read.
+    #[error("cannot see which cgroup process {pid} is in")]
+    Cgroup {
+        /// On the host.
+        pid: i32,
+        /// Why.
+        source: cgroup::Error,
+    },
+}
+
+/// The running box of this name; none if there is none, whatever files a killed launcher left.
+///
+/// # Errors
+///
+/// Files that cannot be read or understood, for one who is not root above all.
+pub fn find(name: &Name) -> Result<Option<Running>, Error> {
+    find_in(Path::new(DIRECTORY), name)
+}
+
+/// The names of all boxes that a launcher has written down, running or not, in their order.
+///
+/// # Errors
+///
+/// [`Error::Read`] when the directory cannot be listed; one that is missing has no boxes.
+pub fn names() -> Result<Vec<Name>, Error> {
+    names_in(Path::new(DIRECTORY))
+}
+
+fn names_in(directory: &Path) -> Result<Vec<Name>, Error> {
+    let failed = |source| Error::Read {
+        path: directory.to_owned(),
+        source,
+    };
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if let Some(name) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+            && entry.path().join("document.json").exists()
+        {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn find_in(directory: &Path, name: &Name) -> Result<Option<Running>, Error> {
+    let directory = directory.join(name.as_str());
+    let path = directory.join("document.json");
+    let Some(json) = read(&path)? else {
+        return Ok(None);
+    };
+    let document =
+        handover::understand(&json).map_err(|source| Error::Document { path, source })?;
+    let Some(process) = open(&document)? else {
+        return Ok(None);
+    };
+    let path = directory.join("plan.json");
+    let Some(json) = read(&path)? else {
+        return Ok(None);
+    };
+    let plan = serde_json::from_slice(&json).map_err(|source| Error::Plan {
+        path,
+        boxd: document.boxd.clone(),
+        source,
+    })?;
+    Ok(Some(Running {
+        document,
+        plan,
+        process,
+    }))
+}
+
+/// The document's process, if it still is that process.
+fn open(document: &Document) -> Result<Option<OwnedFd>, Error> {
+    let pid = document.pid;
+    let failed = |errno: Errno| Error::Open {
+        pid,
+        source: errno.into(),
+    };
+    let raw = Pid::from_raw(pid).ok_or(Errno::INVAL).map_err(failed)?;
+    let process = match pidfd_open(raw, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return Ok(None),
+        other => other.map_err(failed)?,
+    };
+    let cgroup = cgroup::of_process(pid);
+    // Only now is it known whose cgroup that was: a pid is not used again before its process is gone.
+    if has_ended(&process) {
+        return Ok(None);
+    }
+    let cgroup = cgroup.map_err(|source| Error::Cgroup { pid, source })?;
+    Ok(stands_in(&cgroup, &document.cgroup).then_some(process))
+}
+
+/// Whether a path below the mount point of cgroup2 is the cgroup of this absolute path, or lies below it: a
+/// box with an init of its own sorts itself into groups there.
+fn stands_in(cgroup: &Path, scope: &Path) -> bool {
+    let Ok(mount_point) = cgroup::mount_point() else {
+        return false;
+    };
+    let absolute = mount_point.join(cgroup.strip_prefix("/").unwrap_or(cgroup));
+    absolute.starts_with(scope)
+}
+
+/// Whether the process of a pidfd has ended, waited for or not.
+pub fn has_ended(process: &OwnedFd) -> bool {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    !matches!(poll(&mut fds, Some(&now)), Ok(0))
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn sleeper() -> Child {
+        Command::new("sleep")
+            .arg("1000")
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sleep runs")
+    }
+
+    fn document(pid: u32, cgroup: PathBuf) -> Document {
+        Document {
+            version: handover::VERSION,
+            boxd: env!("CARGO_PKG_VERSION").to_owned(),
+            name: "web".parse().expect("a name"),
+            description: String::new(),
+            pid: i32::try_from(pid).expect("a pid"),
+            started: 0,
+            cgroup,
+            scope: "box-web.scope".to_owned(),
+            ids: None,
+            root: String::new(),
+            stop_signal: 15,
+            stop_timeout: Duration::from_secs(10),
+        }
+    }
+
+    fn own_cgroup() -> PathBuf {
+        let below = cgroup::of_self().expect("a cgroup");
+        let mount_point = cgroup::mount_point().expect("cgroup2 is mounted");
+        mount_point.join(below.strip_prefix("/").unwrap_or(&below))
+    }
+
+    #[test]
+    fn a_process_is_a_boxs_only_while_it_stands_in_its_cgroup() {
+        let mut child = sleeper();
+        let there = document(child.id(), own_cgroup());
+        let elsewhere = document(child.id(), own_cgroup().join("box-web.scope"));
+        assert!(open(&there).expect("looked at").is_some());
+        assert!(open(&elsewhere).expect("looked at").is_none());
+        child.kill().expect("killed");
+        child.wait().expect("waited for");
+        assert!(open(&there).expect("looked at").is_none());
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_running() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let name: Name = "web".parse().expect("a name");
+        assert!(find_in(directory.path(), &name).expect("looked").is_none());
+        assert!(
+            names_in(&directory.path().join("missing"))
+                .expect("looked")
+                .is_empty()
+        );
+        std::fs::create_dir_all(directory.path().join("definitions")).expect("made");
+        assert!(names_in(directory.path()).expect("looked").is_empty());
+        std::fs::create_dir(directory.path().join("web")).expect("made");
+        std::fs::write(directory.path().join("web/document.json"), "{").expect("written");
+        assert_eq!(
+            names_in(directory.path()).expect("looked"),
+            std::slice::from_ref(&name)
+        );
+        assert!(matches!(
+            find_in(directory.path(), &name),
+            Err(Error::Document { .. })
+        ));
+    }
+}
