@@ -25,6 +25,13 @@ pub struct NameError {
     reason: &'static str,
 }
 
+impl NameError {
+    /// What is wrong with the text, as a clause: "it is empty".
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+}
+
 impl Name {
     /// The name as text.
     pub fn as_str(&self) -> &str {

@@ -246,7 +246,7 @@ impl Diagnostics {
     ) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
         let source = &self.sources[file];
         let number = source.text[..lines.start].matches('\n').count() + 1;
-        Snippet::source(&source.text[lines])
+        Snippet::source(without_c1(&source.text[lines]))
             .path(shown(&source.path))
             .line_start(number)
             .fold(true)
@@ -271,6 +271,12 @@ impl Diagnostics {
         let end = floor(text, place.span.end).clamp(start, line.end);
         start - from..end - from
     }
+}
+
+/// The renderer shows the control characters of ASCII as pictures, but not those of C1, which terminals obey as
+/// well. Their stand-in has as many bytes, so that places stay right.
+fn without_c1(text: &str) -> String {
+    text.replace(|c| matches!(c, '\u{80}'..='\u{9f}'), "\u{b7}")
 }
 
 /// The nearest boundary of a character at or before this byte.

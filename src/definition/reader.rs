@@ -1,13 +1,13 @@
 //! TOML to [`Definition`]: every key of the format, and what must hold between keys.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::diagnostics::{Diagnostics, Place, Problem, SourceText};
 use super::quantity::{self, RATE, SIZE, TIME};
 use super::section::{Item, Problems, Section, path, quoted};
-use super::tree::{self, Lines, Table, Value};
+use super::tree::{self, Table, Value};
 use super::{
     CapabilityChange, Clock, Definition, Dependency, EnvironmentFile, Group, Mount, MountSource,
     Profile, Ready, ReadyWhen, Resources, Restart, RestartPolicy, Root, RootSource, Security, Stop,
@@ -71,36 +71,21 @@ pub fn understand(name: &Name, texts: &[SourceText]) -> (Definition, Option<Diag
     let mut table = Table::new();
     let mut syntax = Vec::new();
     for (file, source) in texts.iter().enumerate() {
-        let (parsed, problems) = tree::parse(file, &source.text);
-        tree::merge(&mut table, parsed);
-        syntax.extend(problems);
+        let parsed = tree::parse(file, &source.text);
+        tree::merge(&mut table, parsed.table);
+        syntax.extend(parsed.problems);
     }
     let problems = Problems::default();
     let sources = texts.iter().map(|source| source.path.clone()).collect();
     let definition = read(name, sources, Section::whole(table, &problems));
-    let problems = beside_syntax_errors(texts, syntax, problems.into_inner());
+    let mut problems = problems.into_inner();
+    if !syntax.is_empty() {
+        // It may stand in a line that could not be read.
+        problems.retain(|problem| !problem.is_absence());
+    }
+    problems.extend(syntax);
     let wrong = (!problems.is_empty()).then(|| Diagnostics::new(texts.to_vec(), problems));
     (definition, wrong)
-}
-
-/// What was found in a tree with holes is believed only where there is no hole: nothing is missing from it,
-/// and the line of an error of syntax has that one error.
-fn beside_syntax_errors(
-    texts: &[SourceText],
-    syntax: Vec<Problem>,
-    mut found: Vec<Problem>,
-) -> Vec<Problem> {
-    if syntax.is_empty() {
-        return found;
-    }
-    let lines: Vec<_> = texts.iter().map(|source| Lines::of(&source.text)).collect();
-    let line = |place: &Place| (place.file, lines[place.file].line(place.span.start));
-    let broken: BTreeSet<_> = syntax.iter().filter_map(Problem::place).map(line).collect();
-    found.retain(|problem| {
-        let place = problem.place();
-        !problem.is_absence() && place.is_none_or(|place| !broken.contains(&line(place)))
-    });
-    syntax.into_iter().chain(found).collect()
 }
 
 fn read(name: &Name, sources: Vec<PathBuf>, mut whole: Section<'_>) -> Definition {
@@ -342,7 +327,9 @@ fn dependencies(item: Item<'_>, name: &Name) -> Option<Vec<Dependency>> {
                     unit(text)?
                 } else {
                     let name = text.parse::<Name>();
-                    Dependency::Box(name.map_err(|error| error.to_string())?)
+                    Dependency::Box(
+                        name.map_err(|error| format!("{DEPENDENCY}; {}", error.reason()))?,
+                    )
                 };
                 if dependency.unit() == name.unit() || dependency.unit() == name.scope() {
                     return Err(format!("this is the box {name} itself"));
@@ -685,22 +672,22 @@ fn security(mut section: Section<'_>) -> Security {
 
 fn capability(item: Item<'_>) -> Option<CapabilityChange> {
     item.parsed(CAPABILITY, |text| {
-        let (change, name): (fn(CapabilitySet) -> CapabilityChange, _) =
-            match text.split_at_checked(1) {
-                Some(("+", name)) => (CapabilityChange::Add, name),
-                Some(("-", name)) => (CapabilityChange::Drop, name),
-                _ => {
-                    return Err(match named(text) {
-                        Ok(_) => format!("did you mean \"+{text}\"? {CAPABILITY}"),
-                        Err(_) => CAPABILITY.to_owned(),
-                    });
-                }
-            };
-        named(name).map(change)
+        let (sign, name) = text.split_at_checked(1).unwrap_or(("", text));
+        let change: fn(CapabilitySet) -> CapabilityChange = match sign {
+            "+" => CapabilityChange::Add,
+            "-" => CapabilityChange::Drop,
+            _ => {
+                return Err(match named("+", text) {
+                    Ok(_) => format!("did you mean \"+{text}\"? {CAPABILITY}"),
+                    Err(_) => CAPABILITY.to_owned(),
+                });
+            }
+        };
+        named(sign, name).map(change)
     })
 }
 
-fn named(name: &str) -> Result<CapabilitySet, String> {
+fn named(sign: &str, name: &str) -> Result<CapabilitySet, String> {
     if name.eq_ignore_ascii_case("ALL") {
         return Ok(CapabilitySet::ALL);
     }
@@ -708,7 +695,7 @@ fn named(name: &str) -> Result<CapabilitySet, String> {
         let upper = name.to_ascii_uppercase();
         let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
         match quantity::nearest(bare, NAMES) {
-            Some(near) => format!("did you mean {near}? {CAPABILITY}"),
+            Some(near) => format!("did you mean \"{sign}{near}\"? {CAPABILITY}"),
             None => CAPABILITY.to_owned(),
         }
     })
@@ -726,7 +713,10 @@ fn number(
     least: u64,
 ) -> Option<u64> {
     let number = match &item.at.value {
-        Value::Integer(_) => item.integer(least..=u64::MAX - 1)?,
+        Value::Integer(number) => match u64::try_from(*number) {
+            Ok(number) if number < u64::MAX => number,
+            _ => return item.refuse(expected),
+        },
         _ => item.parsed(expected, parse)?,
     };
     if number < least {

@@ -1,24 +1,471 @@
 //! The format as data: JSON Schema for editors, and the table of keys for manual pages.
+//!
+//! The types here are never made: they describe what may be written, and the reader says what it means. A test
+//! holds both to the same keys.
+#![expect(dead_code, reason = "the types exist for their schema")]
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::Value;
+
+use super::quantity::PROCESSOR_MAX;
+use crate::capability::NAMES;
 
 /// One key of the format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// Dotted, as in `resources.memory`; keys of `[[mount]]` begin with `mount[].`.
+    /// Dotted, as in `resources.memory`; keys of `[[mount]]` begin with `mount.`.
     pub path: String,
-    /// What may be written, as in `"size"` or `"list of strings"`.
+    /// What may be written, as in `size` or `list of group`.
     pub kind: String,
-    /// What holds when the key is not written; empty where that is nothing at all.
+    /// What holds when the key is not written; empty for the keys that must be.
     pub default: String,
-    /// One line.
+    /// What it means, as one line.
     pub doc: String,
 }
 
 /// JSON Schema (draft 2020-12) of a definition.
-pub fn schema() -> serde_json::Value {
-    serde_json::Value::Null
+pub fn schema() -> Value {
+    let generator = SchemaSettings::draft2020_12().into_generator();
+    let mut schema = generator.into_root_schema_for::<Format>().to_value();
+    tidy(&mut schema);
+    schema
 }
 
-/// Every key of the format in the order in which a manual page lists them.
+/// Every key of the format: those of the whole file first, then table by table, each by name.
 pub fn keys() -> Vec<Key> {
-    Vec::new()
+    let schema = schema();
+    let mut keys = Vec::new();
+    collect(&schema, &schema, "", &mut keys);
+    // Stable: within a table the order stays.
+    keys.sort_by_key(|key| key.path.contains('.'));
+    keys
+}
+
+fn collect(root: &Value, object: &Value, prefix: &str, keys: &mut Vec<Key>) {
+    let (Some(properties), required) = (object["properties"].as_object(), &object["required"])
+    else {
+        return;
+    };
+    let required = required.as_array().map(Vec::as_slice).unwrap_or_default();
+    for (name, property) in properties {
+        let path = format!("{prefix}{name}");
+        let table = resolve(root, property);
+        let element = resolve(root, &table["items"]);
+        if let Some(table) = [table, element]
+            .into_iter()
+            .find(|table| table["properties"].is_object())
+        {
+            collect(root, table, &format!("{path}."), keys);
+            continue;
+        }
+        let text = property["description"].as_str().unwrap_or_default();
+        let (doc, default) = text.split_once(DEFAULT).unwrap_or((text, ""));
+        let default = if required.contains(&Value::from(name.as_str())) {
+            ""
+        } else {
+            default.trim_end_matches('.')
+        };
+        keys.push(Key {
+            path,
+            kind: kind(root, property),
+            default: default.to_owned(),
+            doc: doc.to_owned(),
+        });
+    }
+}
+
+/// Separates what a key means from what holds without it, in every description.
+const DEFAULT: &str = " Default: ";
+
+fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema["$ref"]
+        .as_str()
+        .and_then(|path| path.strip_prefix('#'))
+    {
+        Some(path) => root.pointer(path).unwrap_or(schema),
+        None => schema,
+    }
+}
+
+/// What may be written, for people: the title of a schema or what its type says.
+fn kind(root: &Value, schema: &Value) -> String {
+    let schema = resolve(root, schema);
+    if let Some(title) = schema["title"].as_str() {
+        return title.to_owned();
+    }
+    if let Some(words) = schema["enum"].as_array() {
+        let words: Vec<_> = words
+            .iter()
+            .filter_map(Value::as_str)
+            .map(|word| format!("\"{word}\""))
+            .collect();
+        return words.join(", ");
+    }
+    let either = schema["anyOf"].as_array().or(schema["oneOf"].as_array());
+    if let Some(either) = either {
+        let kinds: Vec<_> = either.iter().map(|one| kind(root, one)).collect();
+        return kinds.join(" or ");
+    }
+    match schema["type"].as_str() {
+        Some("array") => format!("list of {}", kind(root, &schema["items"])),
+        Some("object") => {
+            let patterns = schema["patternProperties"].as_object();
+            let values = patterns.and_then(|patterns| patterns.values().next());
+            format!(
+                "table of {}",
+                kind(root, values.unwrap_or(&schema["additionalProperties"]))
+            )
+        }
+        Some(kind) => kind.to_owned(),
+        None => String::new(),
+    }
+}
+
+/// TOML knows no null, and one description is one line: editors break it where their windows end.
+fn tidy(value: &mut Value) {
+    if let Value::Array(values) = value {
+        values.iter_mut().for_each(tidy);
+    }
+    let Value::Object(map) = value else {
+        return;
+    };
+    map.values_mut().for_each(tidy);
+    if let Some(Value::String(text)) = map.get_mut("description") {
+        *text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    }
+    if let Some(Value::Array(types)) = map.get_mut("type") {
+        types.retain(|kind| kind != "null");
+        if let [only] = &**types {
+            let only = only.clone();
+            map.insert("type".to_owned(), only);
+        }
+    }
+    if let Some(Value::Array(either)) = map.get_mut("anyOf") {
+        either.retain(|schema| schema["type"] != "null");
+        if let [Value::Object(only)] = &**either {
+            let only = only.clone();
+            map.remove("anyOf");
+            map.extend(only);
+        }
+    }
+}
+
+/// What runs in a box, from which files, within which limits. The file's name is the box's; boxd(1) says where
+/// it lies.
+#[derive(JsonSchema)]
+#[schemars(
+    title = "Definition of a box",
+    rename_all = "kebab-case",
+    deny_unknown_fields
+)]
+struct Format {
+    /// One line for people. Default: the box's name.
+    description: Option<Line>,
+    /// The program and its arguments. The program is an absolute path inside the box, or a name that is looked
+    /// up in the box's PATH.
+    command: Vec<Argument>,
+    /// Whom the command runs as, looked up inside the box: a name, "uid" or "uid:gid". Default: root of the
+    /// box.
+    user: Option<Login>,
+    /// Groups beside those the box's own files give a named user, looked up inside the box. Default: none.
+    groups: Option<Vec<Login>>,
+    /// Where the command starts, inside the box. Default: `/`.
+    working_directory: Option<AbsolutePath>,
+    /// Environment of the command. Default: only what boxd itself sets.
+    environment: Option<BTreeMap<Variable, String>>,
+    /// Files of the host with lines KEY=VALUE, read at each start; later ones win over earlier ones and all over
+    /// `environment`. With "-" before it, a file may be missing. Default: none.
+    environment_file: Option<OneOrMore<EnvironmentFile>>,
+    /// The box's host name. Default: the box's name.
+    hostname: Option<HostName>,
+    /// "app" for a program, "system" for a box that boots an init of its own. Default: `app`.
+    profile: Option<Profile>,
+    /// Boxes by name, or any units, after which this box is started. Default: none.
+    after: Option<Vec<Dependency>>,
+    /// Boxes by name, or any units, without which this box is not started. Default: none.
+    requires: Option<Vec<Dependency>>,
+    /// Whether the box is started when the host boots. Default: `false`.
+    start_at_boot: Option<bool>,
+    /// Where the box's files come from. Default: the host's /usr.
+    root: Option<Root>,
+    /// What is mounted into the root, in the order written. Default: none.
+    mount: Option<Vec<Mount>>,
+    /// When the box counts as started.
+    ready: Option<Ready>,
+    /// How the box is stopped.
+    stop: Option<Stop>,
+    /// Whether systemd starts the box again when it has ended; see systemd.service(5).
+    restart: Option<Restart>,
+    /// Limits and weights; see systemd.resource-control(5).
+    resources: Option<Resources>,
+    /// What the box may do.
+    security: Option<Security>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum Profile {
+    App,
+    System,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(extend("not" = {
+    "required": ["directory", "host"],
+    "properties": { "host": { "const": true } },
+}))]
+struct Root {
+    /// A directory of the host that holds a root file system. Default: none.
+    directory: Option<AbsolutePath>,
+    /// The host's /usr, read-only, with all else private and empty: a box without an image. Default: `true`,
+    /// unless `directory` is written.
+    host: Option<bool>,
+    /// What becomes of writes to the root: "discard" keeps them in memory until the box stops, "keep" on disk
+    /// for the next start, "refuse" makes the root read-only. Default: `discard`.
+    writes: Option<Writes>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum Writes {
+    Discard,
+    Keep,
+    Refuse,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{ "required": ["bind"] }, { "required": ["tmpfs"] }]))]
+struct Mount {
+    /// Where in the box; no mount may hide one before it.
+    at: AbsolutePath,
+    /// A directory, file or socket of the host. Default: none; either this or `tmpfs` is written.
+    bind: Option<AbsolutePath>,
+    /// Whether mounts below what is bound come along. Default: `true`.
+    recursive: Option<bool>,
+    /// An empty file system in memory that holds at most this much. Default: none; either this or `bind` is
+    /// written.
+    tmpfs: Option<Size>,
+    /// Permission bits of the tmpfs, in octal. Default: `0755`.
+    mode: Option<Mode>,
+    /// Whether writes are refused. Default: `false`.
+    read_only: Option<bool>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+struct Ready {
+    /// "started": when the command has been executed. Default: `started`.
+    when: Option<ReadyWhen>,
+    /// How long a start may take before it is given up. Default: `90s`.
+    timeout: Option<Time>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum ReadyWhen {
+    Started,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+struct Stop {
+    /// Sent to the box's first process, by name or number. Default: `SIGTERM`, `SIGRTMIN+3` with
+    /// `profile = "system"`.
+    signal: Option<Signal>,
+    /// How long the box may take before all its processes are killed. Default: `10s`, `90s` with
+    /// `profile = "system"`.
+    timeout: Option<Time>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+struct Restart {
+    /// After which ends systemd starts the box again: Restart=. Default: `no`.
+    policy: Option<RestartPolicy>,
+    /// Time before each new start: RestartSec=. Default: `100ms`.
+    delay: Option<Time>,
+    /// Starts that are allowed within `limit-interval`: StartLimitBurst=. Default: systemd's, mostly `5`.
+    #[schemars(range(min = 1))]
+    limit_burst: Option<u32>,
+    /// The time in which `limit-burst` starts are allowed, 0 for no limit: StartLimitIntervalSec=. Default:
+    /// systemd's, mostly `10s`.
+    limit_interval: Option<Time>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum RestartPolicy {
+    No,
+    OnSuccess,
+    OnFailure,
+    OnAbnormal,
+    OnWatchdog,
+    OnAbort,
+    Always,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+struct Resources {
+    /// Memory beyond which nothing is given: MemoryMax=. Default: no limit.
+    memory: Option<MemoryLimit>,
+    /// Memory beyond which the box is slowed down: MemoryHigh=. Default: no limit.
+    memory_high: Option<MemoryLimit>,
+    /// Swap: MemorySwapMax=. Default: no limit.
+    memory_swap: Option<MemoryLimit>,
+    /// Processor time in cores, 1.5 for one and a half: CPUQuota=. Default: no limit.
+    cpu: Option<Cores>,
+    /// Share of processor time beside others: CPUWeight=. Default: systemd's, mostly `100`.
+    cpu_weight: Option<Weight>,
+    /// Processors the box may run on: AllowedCPUs=. Default: all.
+    cpus: Option<Processors>,
+    /// Processes and threads: TasksMax=. Default: systemd's.
+    #[schemars(range(min = 1, max = 4194304))]
+    tasks: Option<u64>,
+    /// Share of disk time beside others: IOWeight=. Default: systemd's, mostly `100`.
+    io_weight: Option<Weight>,
+    /// Bytes read per second from a device, or the device a file of the host lies on: IOReadBandwidthMax=.
+    /// Default: no limit.
+    io_read: Option<BTreeMap<AbsolutePath, Rate>>,
+    /// Bytes written per second: IOWriteBandwidthMax=. Default: no limit.
+    io_write: Option<BTreeMap<AbsolutePath, Rate>>,
+    /// Reads per second: IOReadIOPSMax=. Default: no limit.
+    io_read_operations: Option<BTreeMap<AbsolutePath, Rate>>,
+    /// Writes per second: IOWriteIOPSMax=. Default: no limit.
+    io_write_operations: Option<BTreeMap<AbsolutePath, Rate>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+struct Security {
+    /// "auto" gives the box a range of 65536 ids of its own, "host" those of the host, so that its root is the
+    /// host's. Default: `auto`.
+    users: Option<Users>,
+    /// Changes to the capabilities of the profile, in the order written: "+" gives, "-" takes. Default: none.
+    capabilities: Option<Vec<CapabilityChange>>,
+    /// Whether programs are refused privileges that executing them would give: PR_SET_NO_NEW_PRIVS(2const).
+    /// Default: `true`, `false` with `profile = "system"`.
+    no_new_privileges: Option<bool>,
+    /// "host", or "private" for CLOCK_MONOTONIC and CLOCK_BOOTTIME that begin at zero when the box starts.
+    /// Default: `host`.
+    clock: Option<Clock>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum Users {
+    Auto,
+    Host,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum Clock {
+    Host,
+    Private,
+}
+
+// An array, or what stands for an array of one.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum OneOrMore<T> {
+    One(T),
+    More(Vec<T>),
+}
+
+/// A type of text or number, as its JSON Schema has it. The title is what manual pages call it.
+macro_rules! written_as {
+    ($($name:ident: $schema:tt)*) => {$(
+        struct $name;
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    )*};
+}
+
+written_as! {
+    Line: { "title": "text", "type": "string", "pattern": "^[^\\x00-\\x1f\\x7f-\\x9f]+$" }
+    Argument: { "title": "string", "type": "string", "pattern": "^[^\\x00]*$" }
+    Variable: { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" }
+    AbsolutePath: { "title": "absolute path", "type": "string", "pattern": "^/" }
+    EnvironmentFile: { "title": "absolute path", "type": "string", "pattern": "^-?/" }
+    Login: {
+        "title": "name or id",
+        "anyOf": [
+            { "type": "integer", "minimum": 0, "maximum": 4_294_967_294_u32 },
+            { "type": "string", "pattern": "^([0-9]+(:[0-9]+)?|[^-+~:/,\\s][^:/,\\s]*)$" },
+        ],
+    }
+    HostName: {
+        "title": "host name",
+        "type": "string",
+        "maxLength": 64,
+        "pattern": "^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$",
+    }
+    Dependency: {
+        "title": "box or unit",
+        "type": "string",
+        "pattern": "^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?|[A-Za-z0-9:_.\\\\@-]+\\.[a-z]+)$",
+    }
+    Size: {
+        "title": "size",
+        "anyOf": [
+            { "type": "integer", "minimum": 0 },
+            { "type": "string", "pattern": "^[0-9]+(\\.[0-9]{1,9})? ?[BKMGTPE]?$" },
+        ],
+    }
+    MemoryLimit: {
+        "title": "size or \"infinity\"",
+        "anyOf": [
+            { "type": "integer", "minimum": 0 },
+            { "type": "string", "pattern": "^([0-9]+(\\.[0-9]{1,9})? ?[BKMGTPE]?|infinity)$" },
+        ],
+    }
+    Rate: {
+        "title": "rate",
+        "anyOf": [
+            { "type": "integer", "minimum": 1 },
+            { "type": "string", "pattern": "^[0-9]+(\\.[0-9]{1,9})? ?[BKMGT]?$" },
+        ],
+    }
+    Time: {
+        "title": "time",
+        "anyOf": [
+            { "type": "number", "minimum": 0 },
+            { "type": "string", "pattern": "^([0-9]+(\\.[0-9]{1,9})? ?[A-Za-zµμ]* ?)+$" },
+        ],
+    }
+    Signal: {
+        "title": "signal",
+        "anyOf": [
+            { "type": "integer", "minimum": 1, "maximum": 64 },
+            { "type": "string", "pattern": "^([0-9]+|[A-Za-z]+[0-9]*([+-][0-9]+)?)$" },
+        ],
+    }
+    Cores: { "title": "number", "type": "number", "minimum": 0.01, "maximum": PROCESSOR_MAX + 1 }
+    Weight: { "title": "1 to 10000", "type": "integer", "minimum": 1, "maximum": 10000 }
+    Processors: {
+        "title": "processors",
+        "type": "string",
+        "pattern": "^[0-9]+(-[0-9]+)?([, ]+[0-9]+(-[0-9]+)?)*$",
+    }
+    Mode: { "title": "octal digits", "type": "string", "pattern": "^[0-7]{3,4}$" }
+    CapabilityChange: {
+        "title": "capability",
+        "type": "string",
+        "pattern": (format!("^[+-](CAP_)?(ALL|{})$", NAMES.join("|"))),
+    }
 }

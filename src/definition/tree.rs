@@ -1,12 +1,12 @@
 //! TOML as a tree in which every value knows the file and the bytes it came from, and how trees are merged.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Range, RangeInclusive};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostics::{Place, Problem};
+use super::diagnostics::{Place, Problem, SHOWN_MAX};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
@@ -53,21 +53,79 @@ impl Value {
     }
 }
 
-/// The tree of one text, as far as it can be read, and what is wrong with its syntax: one problem for a line.
-pub(super) fn parse(file: usize, text: &str) -> (Table, Vec<Problem>) {
-    let (table, mut errors) = DeTable::parse_recoverable(text);
+/// What a text says, as far as it can be read.
+pub(super) struct Parsed {
+    pub table: Table,
+    /// What is wrong with its syntax: one problem for a line.
+    pub problems: Vec<Problem>,
+}
+
+/// Most bytes that are parsed again and again for the sake of the problems after a problem.
+const REPEATED_MAX: usize = 4 << 20;
+
+/// Reads one text, the lines that are wrong left out.
+///
+/// The parser gives up at some errors. So that one of them does not hide what is wrong further down, its line
+/// is blanked and the text is read again, until what is left is clean.
+pub(super) fn parse(file: usize, text: &str) -> Parsed {
+    let mut problems = Vec::new();
+    let mut rest = text.to_owned();
+    let lines = Lines::of(text);
+    let mut blanked = BTreeSet::new();
+    let rounds = (REPEATED_MAX / text.len().max(1)).clamp(1, SHOWN_MAX);
+    for _ in 0..rounds {
+        let (table, errors) = DeTable::parse_recoverable(&rest);
+        if errors.is_empty() {
+            let table = convert_table(file, table.into_inner());
+            return Parsed { table, problems };
+        }
+        let found = syntax_problems(file, &rest, &lines, errors);
+        let mut progress = false;
+        for (span, problem) in found {
+            if blanked.contains(&lines.line(span.start)) {
+                continue;
+            }
+            let first = lines.line(span.start);
+            let last = lines.line(span.end.saturating_sub(1).max(span.start));
+            let (first, last) = match problem.place() {
+                // From the line of the list's opening, so that it is open no more.
+                Some(place) if span.end > place.span.end => (opening(&rest, &lines, first), last),
+                _ => (first, end_of_table(&rest, &lines, first)),
+            };
+            blank(&mut rest, &lines, first..=last);
+            blanked.extend(first..=last);
+            problems.push(problem);
+            progress = true;
+        }
+        if !progress {
+            break;
+        }
+    }
+    // Too broken to be believed.
+    Parsed {
+        table: Table::new(),
+        problems,
+    }
+}
+
+/// The first error of each line as a problem, with the bytes that are unreadable for it.
+fn syntax_problems(
+    file: usize,
+    text: &str,
+    lines: &Lines,
+    mut errors: Vec<toml::de::Error>,
+) -> Vec<(Range<usize>, Problem)> {
     // Values are decoded after the structure is known: the parser reports in another order than that of lines.
     errors.sort_by_key(|error| error.span().map_or(text.len(), |span| span.start));
-    let mut problems = Vec::new();
-    let lines = Lines::of(text);
-    let mut last_line = None;
     // A list that is not closed swallows the lines after it, and each of those is an error of its own to the
     // parser: the first of them is where the list should have ended.
-    let swallowed =
-        |message: &str| message.contains("array element") || message.contains("in array");
     let unclosed = errors
         .iter()
-        .any(|error| error.message().contains("unclosed array,"));
+        .any(|error| error.message().starts_with("unclosed array,"));
+    let swallowed =
+        |message: &str| message.contains("array element") || message.contains("in array");
+    let mut problems: Vec<(Range<usize>, Problem)> = Vec::new();
+    let mut last_line = None;
     for error in errors {
         let span = error.span().unwrap_or(text.len()..text.len());
         let span = beyond_blanks(text, span);
@@ -75,10 +133,14 @@ pub(super) fn parse(file: usize, text: &str) -> (Table, Vec<Problem>) {
         if last_line.replace(line) == Some(line) {
             continue;
         }
-        let place = Place { file, span };
+        let place = Place {
+            file,
+            span: span.clone(),
+        };
         if unclosed && swallowed(error.message()) {
             let title = "this stands in a list that is not closed";
-            problems.push(Problem::at(&place, title, "expected `]` before this"));
+            let problem = Problem::at(&place, title, "expected `]` before this");
+            problems.push((span.start..text.len() + 1, problem));
             break;
         }
         let (title, label) = match error.message().split_once(", expected ") {
@@ -86,23 +148,80 @@ pub(super) fn parse(file: usize, text: &str) -> (Table, Vec<Problem>) {
                 (title, "expected a value, text in quotes".to_owned())
             }
             Some((title, expected)) => (title, format!("expected {expected}")),
+            None if error.message() == "duplicate key" => {
+                (error.message(), "written before in this file".to_owned())
+            }
             None => (error.message(), String::new()),
         };
-        problems.push(Problem::at(&place, title, label));
+        let problem = Problem::at(&place, title, label);
+        problems.push((span, problem));
     }
-    (convert_table(file, table.into_inner()), problems)
+    problems
+}
+
+/// The line in which the list that this line stands in was opened, as far as can be told.
+fn opening(text: &str, lines: &Lines, line: usize) -> usize {
+    let opens = |line: &usize| {
+        let text = &text[lines.bytes(*line, text)];
+        text.split_once('=')
+            .is_some_and(|(_, value)| value.trim_start().starts_with('['))
+    };
+    (0..line).rev().find(opens).unwrap_or(line)
+}
+
+/// The last line that goes with this one: what stands below a header that cannot be read belongs to no table.
+fn end_of_table(text: &str, lines: &Lines, line: usize) -> usize {
+    let is_header = |line: usize| text[lines.bytes(line, text)].trim_start().starts_with('[');
+    if is_header(line) {
+        let next = (line + 1..lines.count()).find(|line| is_header(*line));
+        next.unwrap_or(lines.count()) - 1
+    } else {
+        line
+    }
+}
+
+/// Overwrites lines with spaces: everything else stays where it is.
+fn blank(text: &mut String, lines: &Lines, range: RangeInclusive<usize>) {
+    let bytes = lines.bytes(*range.start(), text).start..lines.bytes(*range.end(), text).end;
+    let blanks: String = text[bytes.clone()]
+        .bytes()
+        .map(|byte| {
+            if matches!(byte, b'\n' | b'\r') {
+                byte as char
+            } else {
+                ' '
+            }
+        })
+        .collect();
+    text.replace_range(bytes, &blanks);
 }
 
 /// Where the lines of a text begin: a file can have as many errors as bytes, and each asks for its line.
-pub(super) struct Lines(Vec<usize>);
+struct Lines(Vec<usize>);
 
 impl Lines {
-    pub fn of(text: &str) -> Self {
+    fn of(text: &str) -> Self {
         Lines(text.match_indices('\n').map(|(at, _)| at).collect())
     }
 
+    /// The bytes of a line without its end.
+    fn bytes(&self, line: usize, text: &str) -> Range<usize> {
+        let start = match line {
+            0 => 0,
+            line => self
+                .0
+                .get(line - 1)
+                .map_or(text.len(), |newline| newline + 1),
+        };
+        start..self.0.get(line).copied().unwrap_or(text.len())
+    }
+
+    fn count(&self) -> usize {
+        self.0.len() + 1
+    }
+
     /// The line this byte is in, from 0.
-    pub fn line(&self, byte: usize) -> usize {
+    fn line(&self, byte: usize) -> usize {
         self.0.partition_point(|newline| *newline < byte)
     }
 }
