@@ -177,7 +177,7 @@ fn binds_have_the_right_owners_and_read_only_holds() {
         "[[mount]]\nbind = '/srv/www'\nat = '/var/www'\nread-only = true\n\
          [[mount]]\nbind = '/srv/data'\nat = '/data'\n\
          [[mount]]\nbind = '/srv/file'\nat = '/etc/one'\n\
-         [[mount]]\ntmpfs = true\nat = '/scratch'\nsize = '1M'\nmode = '0700'",
+         [[mount]]\ntmpfs = '1M'\nat = '/scratch'\nmode = '0700'",
     );
     start("web");
     assert_eq!(inside("web", "cat /var/www/index"), "page");

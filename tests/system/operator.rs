@@ -100,7 +100,7 @@ fn exec_enters_everything_the_box_has() {
     assert_eq!(sh("boxctl exec web -- sh -c 'kill -TERM $$'").status, 143);
     let missing = sh("boxctl exec web -- /no/such/program");
     assert_eq!(missing.status, 127, "{}", missing.err);
-    assert_eq!(must("echo through | boxctl exec web -- cat"), "through");
+    assert_eq!(must("echo through | boxctl exec -i web -- cat"), "through");
     let descriptors = inside("web", "ls /proc/self/fd");
     assert_eq!(descriptors.split_whitespace().count(), 4, "{descriptors}");
 }
@@ -156,7 +156,7 @@ fn definitions_are_checked_and_planned_without_running_them() {
     serde_json::from_str::<serde_json::Value>(&schema).expect("the schema is JSON");
     assert_eq!(
         schema.trim(),
-        must("cat /usr/share/boxd/boxd.schema.json").trim()
+        must("cat /usr/share/boxd/box.schema.json").trim()
     );
     assert_eq!(property(&unit("web"), "ActiveState"), "inactive");
     define("bad", "command = 3");
