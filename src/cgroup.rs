@@ -98,6 +98,14 @@ pub enum Error {
         /// What cgroups-rs or the kernel said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A file of a cgroup could not be given away.
+    #[error("cannot give {} to the box", path.display())]
+    Delegate {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The wait was over before the group was as wanted.
     #[error("{} is still not {what} after {} ms", path.display(), waited.as_millis())]
     Timeout {
@@ -291,6 +299,27 @@ pub fn of_process(pid: i32) -> Result<PathBuf, Error> {
 /// [`Error::NotMounted`] and what `/proc` answers.
 pub fn of_self() -> Result<PathBuf, Error> {
     own_path(Path::new("/proc/self/cgroup"))
+}
+
+/// Gives a cgroup to this user: it may make groups below it and move its processes among them, and change no
+/// limit of the group itself. The files are those of cgroup-v2.rst, "Model of Delegation".
+///
+/// # Errors
+///
+/// [`Error::Delegate`].
+pub fn delegate(cgroup: &Path, owner: u32) -> Result<(), Error> {
+    let list = fs::read_to_string("/sys/kernel/cgroup/delegate")
+        .unwrap_or_else(|_| "cgroup.procs cgroup.threads cgroup.subtree_control".to_owned());
+    let files = list.split_whitespace().map(|file| cgroup.join(file));
+    for path in std::iter::once(cgroup.to_owned()).chain(files) {
+        match std::os::unix::fs::chown(&path, Some(owner), Some(owner)) {
+            Ok(()) => {}
+            // The list names the files of every controller.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path != cgroup => {}
+            Err(source) => return Err(Error::Delegate { path, source }),
+        }
+    }
+    Ok(())
 }
 
 /// An error for the first limit whose controller the cgroup has not got.

@@ -1,8 +1,274 @@
 //! From a plan to a running box: one sequence for the service and for a box in the foreground.
+//!
+//! ```text
+//! launcher                                     child
+//! begin    clone3 ───────────────────────────► waits for its mounts
+//!          map ids, clone the host's mounts
+//!          Mounts ───────────────────────────► makes the root         ┐ at the same
+//! settle   asks for the scope                                         ├ time
+//! stand    waits for the scope, its limits   ◄ Built                  ┘
+//! go       Go ───────────────────────────────► cgroup namespace, identity, privileges
+//!          the payload runs                  ◄ Executing, then the end of the socket by execve
+//! ```
+//!
+//! Each step consumes the one before, so none can be forgotten, and dropping any of them undoes the launch:
+//! the child and all it made die, and the cgroup goes. The launcher has one thread until the child exists, and
+//! the child dies with the launcher until it is told to go.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
+
+use crate::cgroup::{self, plain::Plain};
+use crate::definition::Profile;
+use crate::plan::Plan;
+use crate::sandbox::{host_mounts, user_namespace};
+use crate::sys::Fork;
+use crate::systemd::Manager;
+use crate::systemd::manager::PendingScope;
+use crate::systemd::scope::{Process, Request};
 
 pub mod channel;
 pub mod child;
+mod error;
 pub mod protocol;
+pub mod run_directory;
 pub mod stdio;
+mod unfinished;
 
+pub use error::Error;
+pub use run_directory::RunDirectory;
 pub use stdio::{Output, Stdio};
+
+use protocol::{FromChild, ToChild};
+use unfinished::Unfinished;
+
+/// Who makes the cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// systemd makes a transient scope.
+    Scope,
+    /// We do, on a host without systemd.
+    Plain,
+}
+
+/// A child that makes its root.
+pub struct Begun<'a> {
+    plan: &'a Plan,
+    child: Unfinished<'a>,
+}
+
+/// A child whose cgroup is on its way.
+pub struct Settling<'a> {
+    plan: &'a Plan,
+    child: Unfinished<'a>,
+    place: Settlement,
+}
+
+/// A box that is complete and waits for the word.
+pub struct Standing<'a> {
+    child: Unfinished<'a>,
+    cgroup: PathBuf,
+}
+
+/// A box that runs.
+#[derive(Debug)]
+pub struct Launched {
+    /// Its first process, a child of this one.
+    pub pid: Pid,
+    /// The same as a descriptor.
+    pub pidfd: OwnedFd,
+    /// Absolute path of its cgroup, mount point included.
+    pub cgroup: PathBuf,
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of them, on the stack, for milliseconds"
+)]
+enum Settlement {
+    Scope(Manager, PendingScope),
+    Plain(Plain),
+}
+
+/// Clones the child and gives it what only the host can: its ids and the host's mounts. From then on it works
+/// on its own.
+///
+/// Whoever waits for the child also looks at `interrupt`: when that can be read, the launch is given up.
+///
+/// # Errors
+///
+/// What the kernel refused; nothing is left behind then. So with every step below.
+pub fn begin<'a>(
+    plan: &'a Plan,
+    stdio: Stdio,
+    interrupt: Option<BorrowedFd<'a>>,
+) -> Result<Begun<'a>, Error> {
+    let (end, child_end) = channel::pair().map_err(Error::Channel)?;
+    let child = match crate::sys::clone3(namespaces(plan)).map_err(Error::Clone)? {
+        Fork::Child => {
+            drop(end);
+            child::become_payload(plan, child_end, stdio)
+        }
+        Fork::Parent { pid, pidfd } => Unfinished::new(pid, pidfd, end, interrupt),
+    };
+    // The payload's ends are the child's alone: with ours open its output would never end.
+    drop((child_end, stdio));
+    let (pid, _) = child.process();
+    let user_namespace = plan
+        .ids
+        .map(|range| user_namespace::map(pid, range))
+        .transpose()
+        .map_err(Error::Ids)?;
+    let mounts = host_mounts::prepare(plan, user_namespace.as_ref().map(AsFd::as_fd))
+        .map_err(Error::HostMounts)?;
+    let mounts: Vec<BorrowedFd<'_>> = mounts.iter().map(AsFd::as_fd).collect();
+    child.say(&ToChild::Mounts, &mounts)?;
+    Ok(Begun { plan, child })
+}
+
+impl<'a> Begun<'a> {
+    /// The box's first process.
+    pub fn process(&self) -> (Pid, BorrowedFd<'_>) {
+        self.child.process()
+    }
+
+    /// Asks for the child's cgroup, with its limits.
+    ///
+    /// # Errors
+    ///
+    /// systemd cannot be reached, or a limit cannot be applied.
+    pub fn settle(self, place: Place) -> Result<Settling<'a>, Error> {
+        let Begun { plan, mut child } = self;
+        let place = match place {
+            Place::Scope => {
+                let manager = Manager::connect().map_err(Error::Scope)?;
+                let pending = manager
+                    .begin_scope(&request(plan, &child))
+                    .map_err(Error::Scope)?;
+                Settlement::Scope(manager, pending)
+            }
+            Place::Plain => {
+                let plain =
+                    Plain::create(&plain_name(plan), &plan.scope.limits).map_err(Error::Cgroup)?;
+                child.owns(plain.path(), Place::Plain);
+                Settlement::Plain(plain)
+            }
+        };
+        Ok(Settling { plan, child, place })
+    }
+}
+
+impl<'a> Settling<'a> {
+    /// The box's first process.
+    pub fn process(&self) -> (Pid, BorrowedFd<'_>) {
+        self.child.process()
+    }
+
+    /// Waits until the child is in its cgroup, all limits are in force, and its root stands.
+    ///
+    /// # Errors
+    ///
+    /// systemd refused the scope, a limit's controller is missing, or the child failed.
+    pub fn stand(self) -> Result<Standing<'a>, Error> {
+        let Settling {
+            plan,
+            mut child,
+            place,
+        } = self;
+        let (pid, _) = child.process();
+        let settled = match place {
+            Settlement::Scope(manager, pending) => manager
+                .finish_scope(pending, &request(plan, &child))
+                .map_err(Error::Scope),
+            Settlement::Plain(plain) => plain.add(pid.as_raw()).map_err(Error::Cgroup),
+        };
+        // A child that failed has no place any more; then its reason is the reason.
+        settled.map_err(|error| child.failure().unwrap_or(error))?;
+        let cgroup = cgroup::of_process(pid.as_raw())
+            .map_err(|error| child.failure().unwrap_or(Error::Cgroup(error)))?;
+        if !cgroup.ends_with(&plan.scope.unit) && !cgroup.ends_with(plain_name(plan)) {
+            return Err(Error::Elsewhere(cgroup));
+        }
+        child.owns(&cgroup, Place::Scope);
+        cgroup::check_controllers(&cgroup, &plan.scope.limits).map_err(Error::Cgroup)?;
+        hand_over(&cgroup, plan)?;
+        match child.hear()? {
+            FromChild::Built => Ok(Standing { child, cgroup }),
+            other => Err(Error::Unexpected(other)),
+        }
+    }
+}
+
+impl Standing<'_> {
+    /// The box's first process.
+    pub fn process(&self) -> (Pid, BorrowedFd<'_>) {
+        self.child.process()
+    }
+
+    /// Absolute path of its cgroup, mount point included.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// Says the word, and returns when the payload has been executed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] when the child could not become the payload.
+    pub fn go(self) -> Result<Launched, Error> {
+        let Standing { child, cgroup } = self;
+        child.say(&ToChild::Go, &[])?;
+        match child.hear()? {
+            FromChild::Executing => {}
+            other => return Err(Error::Unexpected(other)),
+        }
+        child.hear_the_end()?;
+        let (pid, pidfd) = child.finish();
+        Ok(Launched { pid, pidfd, cgroup })
+    }
+}
+
+/// What the child is born into. Its cgroup namespace it makes when it stands in its cgroup, its time namespace
+/// when it knows its clocks.
+fn namespaces(plan: &Plan) -> CloneFlags {
+    let all = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWNET;
+    if plan.namespaces.user {
+        all | CloneFlags::CLONE_NEWUSER
+    } else {
+        all
+    }
+}
+
+fn request<'a>(plan: &'a Plan, child: &'a Unfinished<'_>) -> Request<'a> {
+    let (pid, pidfd) = child.process();
+    Request {
+        scope: &plan.scope,
+        stop: &plan.stop,
+        process: Process {
+            pid: pid.as_raw(),
+            pidfd,
+        },
+    }
+}
+
+/// The name of the cgroup of a box without systemd.
+pub fn plain_name(plan: &Plan) -> String {
+    format!("boxd-{}", plan.name)
+}
+
+/// A box with an init of its own makes groups below its own one, which therefore must be its root's.
+fn hand_over(cgroup: &Path, plan: &Plan) -> Result<(), Error> {
+    match (plan.profile, plan.ids) {
+        (Profile::System, Some(range)) => {
+            cgroup::delegate(cgroup, range.base).map_err(Error::Cgroup)
+        }
+        _ => Ok(()),
+    }
+}

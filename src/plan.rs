@@ -15,6 +15,7 @@ mod privileges;
 mod problem;
 mod resolve;
 mod root;
+pub mod seccomp;
 
 pub use print::print;
 pub use problem::{Problem, Reason};

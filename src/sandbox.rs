@@ -7,4 +7,5 @@ pub mod host_mounts;
 pub mod identity;
 pub mod namespaces;
 pub mod privileges;
+pub mod seccomp;
 pub mod user_namespace;

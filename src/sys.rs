@@ -11,6 +11,7 @@ mod descriptor;
 mod keyring;
 mod mount;
 mod pidfd;
+mod seccomp;
 mod signal;
 
 pub use clone::{Fork, clone3};
@@ -18,6 +19,11 @@ pub use descriptor::{close_all_but, close_from, close_on_exec_from};
 pub use keyring::join_new_session_keyring;
 pub use mount::{MountAttributes, Propagation, mount_setattr};
 pub use pidfd::{Exit, exit_of};
+#[cfg(all(test, target_arch = "x86_64"))]
+pub use seccomp::call_as_x86;
+#[cfg(test)]
+pub use seccomp::call_by_number;
+pub use seccomp::{Instruction, MOST_INSTRUCTIONS, set_seccomp_filter};
 pub use signal::reset_dispositions;
 
 pub use nix::errno::Errno;

@@ -27,8 +27,7 @@ pub enum Error {
     Client(#[source] io::Error),
     /// Nobody answers.
     #[error(
-        "cannot reach systemd: neither at {private} nor on the system bus; is this host run by systemd, with dbus.socket active?",
-        private = bus::PRIVATE
+        "cannot reach systemd over the system bus; is this host run by systemd, and does dbus.socket listen?"
     )]
     Connect(#[source] Box<zbus::Error>),
     /// The caller may not do this.

@@ -20,9 +20,6 @@ use zbus::{Connection, Message, MessageStream};
 
 use super::Error;
 
-/// systemd's own socket, for root alone: there before D-Bus is, and a hop shorter.
-pub(super) const PRIVATE: &str = "/run/systemd/private";
-
 const DESTINATION: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 pub(super) const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -52,7 +49,7 @@ pub(super) struct Jobs {
 }
 
 impl Bus {
-    /// Connects, as root to systemd itself where that answers, else over the system bus.
+    /// Connects to the system bus.
     pub fn connect() -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
@@ -97,10 +94,7 @@ impl Bus {
         let attempt = calls.first().map_or("", |call| &call.attempt).to_owned();
         // Everything that arrives from now on is kept until it is looked at, replies and signals alike.
         let stream = MessageStream::from(&self.connection);
-        let mut messages = Vec::with_capacity(calls.len() + 1);
-        if self.connection.is_bus() {
-            messages.push(subscription(&calls).map_err(|error| form(&attempt, error))?);
-        }
+        let mut messages = vec![subscription(&calls).map_err(|error| form(&attempt, error))?];
         messages.extend(calls.iter().map(|call| call.message.clone()));
         self.runtime
             .block_on(self.connection.send_all(&messages))
@@ -171,15 +165,9 @@ impl Bus {
     }
 }
 
-/// systemd itself for root, else the system bus.
+/// The system bus. systemd's private socket would be a hop shorter, and there before D-Bus is, but systemd
+/// signs what it says there with a name that D-Bus does not allow for a sender, and zbus hangs up on that.
 async fn reach() -> Result<Connection, zbus::Error> {
-    if rustix::process::geteuid().is_root() {
-        let private =
-            zbus::connection::Builder::address(format!("unix:path={PRIVATE}").as_str()).p2p();
-        if let Ok(Ok(connection)) = tokio::time::timeout(ANSWER, private.build()).await {
-            return Ok(connection);
-        }
-    }
     tokio::time::timeout(ANSWER, Connection::system())
         .await
         .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))

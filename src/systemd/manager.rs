@@ -142,10 +142,7 @@ impl Operation {
 }
 
 /// A scope that systemd is asked to make.
-pub struct PendingScope<'a> {
-    request: Request<'a>,
-    jobs: Jobs,
-}
+pub struct PendingScope(Jobs);
 
 impl Manager {
     /// Connects to systemd. To be called once no more children are cloned.
@@ -164,20 +161,19 @@ impl Manager {
     /// # Errors
     ///
     /// [`Error::Lost`].
-    pub fn begin_scope<'a>(&self, request: Request<'a>) -> Result<PendingScope<'a>, Error> {
-        let jobs = self.ask_for_scope(&request, Dialect::Current)?;
-        Ok(PendingScope { request, jobs })
+    pub fn begin_scope(&self, request: &Request<'_>) -> Result<PendingScope, Error> {
+        self.ask_for_scope(request, Dialect::Current)
+            .map(PendingScope)
     }
 
-    /// Returns when the scope stands and holds its process.
+    /// Returns when the scope that was asked for stands and holds its process.
     ///
     /// # Errors
     ///
     /// [`Error::Exists`] when a scope of that name still has processes, [`Error::Refused`] with systemd's words,
     /// [`Error::Job`].
-    pub fn finish_scope(&self, pending: PendingScope<'_>) -> Result<(), Error> {
-        let PendingScope { request, jobs } = pending;
-        let mut outcome = self.outcome(jobs, Some(SCOPE));
+    pub fn finish_scope(&self, pending: PendingScope, request: &Request<'_>) -> Result<(), Error> {
+        let mut outcome = self.outcome(pending.0, Some(SCOPE));
         let mut dialect = Dialect::Current;
         let begin = Instant::now();
         loop {
@@ -195,19 +191,9 @@ impl Manager {
                 }
                 outcome => return outcome,
             }
-            let jobs = self.ask_for_scope(&request, dialect)?;
+            let jobs = self.ask_for_scope(request, dialect)?;
             outcome = self.outcome(jobs, Some(SCOPE));
         }
-    }
-
-    /// [`Manager::begin_scope`] and [`Manager::finish_scope`].
-    ///
-    /// # Errors
-    ///
-    /// As those.
-    pub fn start_scope(&self, request: Request<'_>) -> Result<(), Error> {
-        let pending = self.begin_scope(request)?;
-        self.finish_scope(pending)
     }
 
     /// Starts a unit and waits until its job has ended.

@@ -1,0 +1,254 @@
+//! `/run/boxd/NAME`: what a running box is known by, and the lock on its name.
+//!
+//! The directory itself is locked with flock(2), so that nothing is left when it is removed. The lock is held
+//! by whoever launches the box or clears it away, and by a box in the foreground for its whole life: two never
+//! do so at once. A box run by systemd needs none while it runs, since systemd starts its service only once.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use crate::handover::Document;
+use crate::name::Name;
+use crate::plan::Plan;
+
+/// Where the boxes of this host are known.
+pub const PARENT: &str = "/run/boxd";
+/// Name of the file that holds the [`Plan`].
+pub const PLAN: &str = "plan.json";
+/// Name of the file that holds the [`Document`].
+pub const DOCUMENT: &str = "document.json";
+
+/// Most bytes of a file that is read back.
+const FILE_MAX: u64 = 16 << 20;
+
+/// Why the directory could not be had or used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody launches this box, clears it away, or runs it in the foreground.
+    #[error(
+        "box {name} is being started, stopped or run in the foreground by another process; wait for it, or stop it first"
+    )]
+    Busy {
+        /// The box.
+        name: Name,
+    },
+    /// The directory could not be made or locked.
+    #[error("cannot {attempt} {}", path.display())]
+    Directory {
+        /// `make`, `open`, `lock`, `remove`.
+        attempt: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file in it could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The locked directory. Unlocked, and left in its place, when dropped.
+#[derive(Debug)]
+pub struct RunDirectory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl RunDirectory {
+    /// Makes the directory if it is not there, and locks it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] when another process has the lock.
+    pub fn claim(name: &Name) -> Result<Self, Error> {
+        Self::claim_in(Path::new(PARENT), name)
+    }
+
+    fn claim_in(parent: &Path, name: &Name) -> Result<Self, Error> {
+        let path = parent.join(name.as_str());
+        let failed = |attempt| {
+            let path = path.clone();
+            move |source| Error::Directory {
+                attempt,
+                path,
+                source,
+            }
+        };
+        loop {
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    // Before the first box of a boot, where no tmpfiles.d(5) made it.
+                    fs::create_dir_all(parent).map_err(failed("make"))?;
+                    continue;
+                }
+                Err(source) => return Err(failed("make")(source)),
+            }
+            let lock = match open_directory(&path) {
+                Ok(lock) => lock,
+                // Removed by its owner since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(failed("open")(source)),
+            };
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Err(Error::Busy { name: name.clone() }),
+                Err(errno) => return Err(failed("lock")(errno.into())),
+            }
+            if is_still_at(&lock, &path) {
+                return Ok(RunDirectory { path, _lock: lock });
+            }
+        }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The document of the box that was launched last and not cleared away, if there is one that can be
+    /// understood.
+    pub fn document(&self) -> Option<Document> {
+        let json = read(&self.path.join(DOCUMENT))?;
+        crate::handover::understand(&json).ok()
+    }
+
+    /// Writes what the box is, the document last: where it is, all is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`] when `/run` is full, above all.
+    pub fn write(&self, plan: &Plan, document: &Document) -> Result<(), Error> {
+        self.write_file(PLAN, plan)?;
+        self.write_file(DOCUMENT, document)
+    }
+
+    /// Removes the directory with all in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Directory`].
+    pub fn remove(self) -> Result<(), Error> {
+        match fs::remove_dir_all(&self.path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Directory {
+                attempt: "remove",
+                path: self.path,
+                source,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Readers see the whole file or none.
+    fn write_file(&self, file: &str, content: &impl Serialize) -> Result<(), Error> {
+        let path = self.path.join(file);
+        let new = self.path.join(format!("{file}.new"));
+        let attempt = || -> io::Result<()> {
+            let mut json = serde_json::to_vec(content)?;
+            json.push(b'\n');
+            fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?
+                .write_all(&json)?;
+            fs::rename(&new, &path)
+        };
+        attempt().map_err(|source| Error::Write {
+            path: path.clone(),
+            source,
+        })
+    }
+}
+
+/// The same box as the document says: the directory has not been cleared away since, nor used for another one.
+pub fn holds(document: &Document) -> bool {
+    let path = Path::new(PARENT)
+        .join(document.name.as_str())
+        .join(DOCUMENT);
+    read(&path)
+        .and_then(|json| crate::handover::understand(&json).ok())
+        .is_some_and(|found| found == *document)
+}
+
+fn open_directory(path: &Path) -> io::Result<File> {
+    fs::OpenOptions::new()
+        .read(true)
+        .custom_flags((rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW).bits() as i32)
+        .open(path)
+}
+
+fn is_still_at(lock: &File, path: &Path) -> bool {
+    match (lock.metadata(), fs::symlink_metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+fn read(path: &Path) -> Option<Vec<u8>> {
+    use std::io::Read;
+    let mut content = Vec::new();
+    File::open(path)
+        .ok()?
+        .take(FILE_MAX)
+        .read_to_end(&mut content)
+        .ok()?;
+    Some(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_one_owner_and_nothing_stays_behind() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let parent = parent.path().join("boxd");
+        let name: Name = "web".parse().expect("a name");
+        let first = RunDirectory::claim_in(&parent, &name).expect("nobody has it");
+        let second = RunDirectory::claim_in(&parent, &name);
+        assert!(matches!(second, Err(Error::Busy { .. })), "{second:?}");
+        assert!(first.document().is_none());
+        first.remove().expect("it goes");
+        assert!(!parent.join("web").exists());
+
+        let again = RunDirectory::claim_in(&parent, &name).expect("it is free");
+        drop(again);
+        assert!(parent.join("web").exists());
+        RunDirectory::claim_in(&parent, &name)
+            .expect("an owner that died holds nothing")
+            .remove()
+            .expect("it goes");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_directory_is_refused() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let name: Name = "web".parse().expect("a name");
+        std::os::unix::fs::symlink("/tmp", parent.path().join("web")).expect("a link");
+        let claimed = RunDirectory::claim_in(parent.path(), &name);
+        assert!(
+            matches!(
+                claimed,
+                Err(Error::Directory {
+                    attempt: "open",
+                    ..
+                })
+            ),
+            "{claimed:?}"
+        );
+    }
+}

@@ -1,0 +1,59 @@
+//! The system call filter: a [`Policy`] made a program of the kernel's, and loaded; seccomp(2).
+//!
+//! It is compiled in the launcher, before the child exists, and loaded as the last thing before execve(2).
+//! A policy that needs no look at arguments comes out as a binary search over the numbers alone, which the
+//! kernel evaluates once when it is loaded: it keeps a bitmap of what is always allowed, and those calls then
+//! cost nothing (Linux 5.11).
+
+mod compiler;
+
+use crate::plan::seccomp::Policy;
+use crate::sys::{self, Instruction};
+
+/// A filter, ready to be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    instructions: Vec<Instruction>,
+    log: bool,
+    allow_speculation: bool,
+}
+
+/// The policy does not fit into a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the system call filter would need {instructions} instructions, of which the kernel takes {}: \
+     give it fewer conditions",
+    sys::MOST_INSTRUCTIONS
+)]
+pub struct TooLong {
+    /// What it would take.
+    pub instructions: usize,
+}
+
+/// The program that does what [`Policy::verdict`] says.
+pub fn compile(policy: &Policy) -> Result<Program, TooLong> {
+    let instructions = compiler::compile(policy);
+    if instructions.len() > sys::MOST_INSTRUCTIONS {
+        return Err(TooLong {
+            instructions: instructions.len(),
+        });
+    }
+    Ok(Program {
+        instructions,
+        log: policy.log,
+        allow_speculation: policy.allow_speculation,
+    })
+}
+
+/// Puts this process, and all it becomes, under the filter. `no_new_privs` is set, or the caller has
+/// `CAP_SYS_ADMIN` in its user namespace.
+pub fn load(program: &Program) -> Result<(), sys::Error> {
+    sys::set_seccomp_filter(
+        &program.instructions,
+        program.log,
+        program.allow_speculation,
+    )
+}
+
+#[cfg(test)]
+mod tests;
