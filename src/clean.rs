@@ -1,1 +1,197 @@
-//! `boxd clean NAME`: what is left of a box whose supervisor could not tidy up.
+//! `boxd clean NAME`: what a box may have left behind, ended and removed. `ExecStopPost=` of its service, and
+//! the first thing each start does about an earlier life.
+//!
+//! A supervisor that was killed leaves a box that runs; systemd starts the next supervisor, and the box must
+//! still be there then. So the box is left alone when a signal ended the service's main process and nobody
+//! wants the service stopped.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::cgroup;
+use crate::launch::run_directory::{self, RunDirectory};
+use crate::name::Name;
+use crate::systemd::{self, Manager};
+
+/// How long the processes of a killed box may take to be gone, and systemd to notice.
+const DEATH: Duration = Duration::from_secs(10);
+
+/// The slice of all boxes.
+const SLICE: &str = "box.slice";
+
+/// Why something was left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The run directory.
+    #[error(transparent)]
+    RunDirectory(#[from] run_directory::Error),
+    /// Processes or cgroups that do not go.
+    #[error("cannot end what is left of box {name}")]
+    Cgroup {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: cgroup::Error,
+    },
+}
+
+/// What became of the box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing of it is left.
+    Removed,
+    /// It runs on, for the supervisor that comes next.
+    Left,
+    /// It belongs to another process: one in the foreground.
+    Others,
+}
+
+/// How systemd says the service ended; `$SERVICE_RESULT` and `$EXIT_CODE` of systemd.exec(5).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ending {
+    /// `success`, `exit-code`, `signal`, `timeout` …
+    pub service_result: String,
+    /// `exited`, `killed`, `dumped`.
+    pub exit_code: String,
+}
+
+impl Ending {
+    /// From the environment of this process.
+    pub fn from_environment() -> Self {
+        let variable = |name| std::env::var(name).unwrap_or_default();
+        Ending {
+            service_result: variable("SERVICE_RESULT"),
+            exit_code: variable("EXIT_CODE"),
+        }
+    }
+
+    /// The main process was ended by a signal that systemd did not send in order to stop the service.
+    fn is_accident(&self) -> bool {
+        matches!(self.exit_code.as_str(), "killed" | "dumped")
+            && matches!(
+                self.service_result.as_str(),
+                "signal" | "core-dump" | "watchdog" | "oom-kill"
+            )
+    }
+}
+
+/// Ends the box and removes what it left, unless it is to live on. Done twice, it finds nothing to do.
+///
+/// # Errors
+///
+/// Something did not go; it is tried again at the next start.
+pub fn clean(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
+    let directory = match RunDirectory::claim(name) {
+        Ok(directory) => directory,
+        Err(run_directory::Error::Busy { .. }) => return Ok(Outcome::Others),
+        Err(error) => return Err(error.into()),
+    };
+    if ending.is_accident() && is_running(&directory) && !is_stop_wanted(name) {
+        return Ok(Outcome::Left);
+    }
+    clear(name, &directory)?;
+    directory.remove()?;
+    Ok(Outcome::Removed)
+}
+
+/// Ends whatever an earlier life of this box left. Whether there was anything.
+///
+/// # Errors
+///
+/// [`Error::Cgroup`] when a process cannot be killed: it sleeps in the kernel.
+pub fn clear(name: &Name, directory: &RunDirectory) -> Result<bool, Error> {
+    let mut found = false;
+    for cgroup in cgroups(name, directory) {
+        if !cgroup.exists() {
+            continue;
+        }
+        found = true;
+        let gone = if systemd::is_running() {
+            // The directory is systemd's to remove.
+            cgroup::kill(&cgroup).and_then(|()| cgroup::wait_gone(&cgroup, DEATH))
+        } else {
+            cgroup::plain::remove(&cgroup)
+        };
+        gone.map_err(|source| Error::Cgroup {
+            name: name.clone(),
+            source,
+        })?;
+    }
+    Ok(found)
+}
+
+/// Whether processes of an earlier life are there.
+pub fn is_populated(name: &Name, directory: &RunDirectory) -> bool {
+    cgroups(name, directory)
+        .iter()
+        .any(|cgroup| cgroup::is_populated(cgroup).unwrap_or(false))
+}
+
+/// Everywhere that processes of this box may be.
+fn cgroups(name: &Name, directory: &RunDirectory) -> Vec<PathBuf> {
+    let mut cgroups: Vec<PathBuf> = directory
+        .document()
+        .map(|document| document.cgroup)
+        .into_iter()
+        .collect();
+    if systemd::is_running() {
+        cgroups.extend(
+            cgroup::mount_point()
+                .ok()
+                .map(|top| top.join(SLICE).join(name.scope())),
+        );
+    } else {
+        let plain = crate::launch::plain_name(name);
+        cgroups.extend(cgroup::plain::places(&plain).unwrap_or_default());
+    }
+    cgroups.dedup();
+    cgroups
+}
+
+/// A box that was launched whole and whose processes live.
+fn is_running(directory: &RunDirectory) -> bool {
+    directory
+        .document()
+        .is_some_and(|document| cgroup::is_populated(&document.cgroup).unwrap_or(false))
+}
+
+/// Whether the operator or the shutdown wants the service to end. When systemd cannot be asked the answer is
+/// yes: better a box that has to be started again than one that nobody looks after.
+fn is_stop_wanted(name: &Name) -> bool {
+    match Manager::connect().and_then(|manager| manager.pending_job(&name.unit())) {
+        Ok(job) => job.is_some_and(|job| job == "stop" || job.contains("restart")),
+        Err(error) => {
+            tracing::warn!(
+                "cannot see whether {} is to stop, so the box is ended: {}",
+                name.unit(),
+                crate::journal::chain(&error)
+            );
+            true
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ending(service_result: &str, exit_code: &str) -> Ending {
+        Ending {
+            service_result: service_result.into(),
+            exit_code: exit_code.into(),
+        }
+    }
+
+    #[test]
+    fn a_box_outlives_only_an_accident_of_its_supervisor() {
+        assert!(ending("signal", "killed").is_accident());
+        assert!(ending("core-dump", "dumped").is_accident());
+        assert!(ending("watchdog", "dumped").is_accident());
+        // By hand, without the variables.
+        assert!(!Ending::default().is_accident());
+        assert!(!ending("success", "exited").is_accident());
+        assert!(!ending("exit-code", "exited").is_accident());
+        // systemd killed it because it took too long to start or stop.
+        assert!(!ending("timeout", "killed").is_accident());
+    }
+}

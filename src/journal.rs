@@ -2,4 +2,7 @@
 
 pub mod lines;
 pub mod native;
+mod own;
 pub mod relay;
+
+pub use own::{chain, init};

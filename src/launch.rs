@@ -23,6 +23,7 @@ use nix::unistd::Pid;
 
 use crate::cgroup::{self, plain::Plain};
 use crate::definition::Profile;
+use crate::name::Name;
 use crate::plan::Plan;
 use crate::sandbox::{host_mounts, user_namespace};
 use crate::sys::Fork;
@@ -151,8 +152,8 @@ impl<'a> Begun<'a> {
                 Settlement::Scope(manager, pending)
             }
             Place::Plain => {
-                let plain =
-                    Plain::create(&plain_name(plan), &plan.scope.limits).map_err(Error::Cgroup)?;
+                let plain = Plain::create(&plain_name(&plan.name), &plan.scope.limits)
+                    .map_err(Error::Cgroup)?;
                 child.owns(plain.path(), Place::Plain);
                 Settlement::Plain(plain)
             }
@@ -189,7 +190,7 @@ impl<'a> Settling<'a> {
         settled.map_err(|error| child.failure().unwrap_or(error))?;
         let cgroup = cgroup::of_process(pid.as_raw())
             .map_err(|error| child.failure().unwrap_or(Error::Cgroup(error)))?;
-        if !cgroup.ends_with(&plan.scope.unit) && !cgroup.ends_with(plain_name(plan)) {
+        if !cgroup.ends_with(&plan.scope.unit) && !cgroup.ends_with(plain_name(&plan.name)) {
             return Err(Error::Elsewhere(cgroup));
         }
         child.owns(&cgroup, Place::Scope);
@@ -259,8 +260,8 @@ fn request<'a>(plan: &'a Plan, child: &'a Unfinished<'_>) -> Request<'a> {
 }
 
 /// The name of the cgroup of a box without systemd.
-pub fn plain_name(plan: &Plan) -> String {
-    format!("boxd-{}", plan.name)
+pub fn plain_name(name: &Name) -> String {
+    format!("boxd-{name}")
 }
 
 /// A box with an init of its own makes groups below its own one, which therefore must be its root's.

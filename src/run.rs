@@ -1,1 +1,367 @@
 //! `boxd run NAME`: the service's main process until the supervisor takes its place.
+//!
+//! Started with a box's descriptors from systemd's store, it is the supervisor's next life and launches
+//! nothing.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::definition::{self, Definition, Layers, LoadError, RootSource, Users};
+use crate::handover::{self, Document};
+use crate::host;
+use crate::identity;
+use crate::launch::run_directory::{self, RunDirectory};
+use crate::launch::{self, Launched, Place, Standing, Stdio};
+use crate::name::Name;
+use crate::plan::{self, Plan, Problem};
+use crate::systemd::notify;
+use crate::{clean, sys};
+
+/// Where the package puts the supervisor.
+const SUPERVISOR: &str = "/usr/lib/boxd/box-supervisor";
+
+/// How long systemd may take to store the descriptors.
+const STORE: Duration = Duration::from_secs(30);
+
+/// `SD_LISTEN_FDS_START` of sd_listen_fds(3).
+const LISTEN_FDS_START: usize = 3;
+
+/// Why a box was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not started by systemd.
+    #[error(
+        "`boxd run` is what box@{name}.service calls, and needs systemd's notification socket; run the box by hand with: boxctl run {name}"
+    )]
+    NoService {
+        /// The box.
+        name: Name,
+    },
+    /// There is no definition, or none that can be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The definition cannot be carried out here.
+    #[error(transparent)]
+    Undecided(#[from] Undecided),
+    /// Another process has this box.
+    #[error(transparent)]
+    RunDirectory(#[from] run_directory::Error),
+    /// What an earlier life left does not go.
+    #[error(transparent)]
+    Clean(#[from] clean::Error),
+    /// No pipes for the payload's output.
+    #[error("cannot make pipes for the output of box {name}")]
+    Pipes {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: io::Error,
+    },
+    /// The launch failed.
+    #[error("box {name}")]
+    Launch {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: launch::Error,
+    },
+    /// What the supervisor needs was not handed over.
+    #[error("cannot hand box {name} over to its supervisor")]
+    Handover {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: handover::Error,
+    },
+    /// systemd did not take the descriptors.
+    #[error("cannot hand the descriptors of box {name} to systemd")]
+    Store {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: notify::Error,
+    },
+    /// The supervisor is not there, or cannot be executed.
+    #[error("cannot execute the supervisor of box {name}")]
+    Supervisor {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: sys::Error,
+    },
+}
+
+/// Why there is no plan for a definition.
+#[derive(Debug, thiserror::Error)]
+pub enum Undecided {
+    /// The box has no ids.
+    #[error("cannot reserve the ids of box {name}")]
+    Ids {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: identity::Error,
+    },
+    /// Everything that does not fit this host.
+    #[error("{}", lines(.0))]
+    Problems(Vec<Problem>),
+}
+
+impl Error {
+    /// The exit status of the service.
+    pub fn status(&self) -> u8 {
+        match self {
+            Error::Launch { source, .. } => source.status(),
+            _ => 1,
+        }
+    }
+}
+
+/// Starts the box and becomes its supervisor; returns only when that fails, and then nothing is left of it.
+///
+/// # Errors
+///
+/// Everything that can be wrong with a definition, a host or a program.
+pub fn run(name: &Name) -> Result<Infallible, Error> {
+    if !notify::is_listening() {
+        return Err(Error::NoService { name: name.clone() });
+    }
+    let kept = kept_descriptors();
+    if is_whole(name, &kept) {
+        return supervise_again(name);
+    }
+    // A launch was killed in the middle: its box died with it, what systemd keeps of it is worth nothing.
+    forget(kept.iter().map(String::as_str));
+
+    let definition = definition::load(name, &Layers::system())?;
+    let plan = decide(&definition)?;
+    for remark in &plan.remarks {
+        tracing::warn!("{remark}");
+    }
+    let supervisor = supervisor();
+    // Sooner than with a box that runs already.
+    nix::unistd::access(supervisor.as_c_str(), nix::unistd::AccessFlags::X_OK).map_err(
+        |errno| Error::Supervisor {
+            name: name.clone(),
+            source: sys::Error::new(format!("access({supervisor:?}, X_OK)"), errno),
+        },
+    )?;
+    let directory = RunDirectory::claim(name)?;
+    if clean::clear(name, &directory)? {
+        tracing::warn!("ended what was left of an earlier life of box {name}");
+    }
+    let result = start(&definition, &plan, &directory);
+    if result.is_err() {
+        forget(handover::NAMES.into_iter());
+        if let Err(error) = directory.remove() {
+            tracing::warn!("{}", crate::journal::chain(&error));
+        }
+    }
+    let descriptors = result?;
+    let failed = supervise(&supervisor, name, descriptors);
+    // The box runs, and nobody looks after it: `boxd clean` ends it, for this service has failed.
+    forget(handover::NAMES.into_iter());
+    failed
+}
+
+/// Decides what is done for a definition on this host, with ids that are the box's own from now on.
+///
+/// # Errors
+///
+/// Every reason at once, where there are several.
+pub fn decide(definition: &Definition) -> Result<Plan, Undecided> {
+    if definition.security.users == Users::Auto {
+        identity::claim(&definition.name).map_err(|source| Undecided::Ids {
+            name: definition.name.clone(),
+            source,
+        })?;
+    }
+    plan::resolve(definition, &host::read(definition)).map_err(Undecided::Problems)
+}
+
+/// What a supervisor must know of a box about to run.
+pub fn document(definition: &Definition, plan: &Plan, standing: &Standing<'_>) -> Document {
+    let (pid, _) = standing.process();
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Document {
+        version: handover::VERSION,
+        boxd: env!("CARGO_PKG_VERSION").to_owned(),
+        name: plan.name.clone(),
+        description: plan.description.clone(),
+        pid: pid.as_raw(),
+        started: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
+        cgroup: standing.cgroup().to_owned(),
+        scope: plan.scope.unit.clone(),
+        ids: plan.ids,
+        root: match &definition.root.source {
+            RootSource::Host => "host".to_owned(),
+            RootSource::Directory(path) => path.display().to_string(),
+        },
+        stop_signal: plan.stop.signal,
+        stop_timeout: plan.stop.timeout,
+    }
+}
+
+/// Descriptors with the names they are stored under.
+type Named = Vec<(&'static str, OwnedFd)>;
+
+/// From the clone to the payload, with everything in systemd's store before the payload begins.
+fn start(definition: &Definition, plan: &Plan, directory: &RunDirectory) -> Result<Named, Error> {
+    let name = &plan.name;
+    let launch_failed = |source| Error::Launch {
+        name: name.clone(),
+        source,
+    };
+    let (stdio, output) = Stdio::piped().map_err(|source| Error::Pipes {
+        name: name.clone(),
+        source,
+    })?;
+    let standing = launch::begin(plan, stdio, None)
+        .and_then(|begun| begun.settle(Place::Scope))
+        .and_then(launch::Settling::stand)
+        .map_err(launch_failed)?;
+
+    let document = document(definition, plan, &standing);
+    let sealed = handover::seal(&document).map_err(|source| Error::Handover {
+        name: name.clone(),
+        source,
+    })?;
+    directory.write(plan, &document)?;
+    let store = || -> Result<(), notify::Error> {
+        let (_, process) = standing.process();
+        notify::store(handover::FD_STDOUT, output.stdout.as_fd())?;
+        notify::store(handover::FD_STDERR, output.stderr.as_fd())?;
+        notify::store(handover::FD_PROCESS, process)?;
+        notify::store(handover::FD_DOCUMENT, sealed.as_fd())?;
+        notify::barrier(STORE)
+    };
+    store().map_err(|source| Error::Store {
+        name: name.clone(),
+        source,
+    })?;
+
+    let Launched { pidfd, .. } = standing.go().map_err(launch_failed)?;
+    Ok(vec![
+        (handover::FD_DOCUMENT, sealed),
+        (handover::FD_PROCESS, pidfd),
+        (handover::FD_STDOUT, output.stdout),
+        (handover::FD_STDERR, output.stderr),
+    ])
+}
+
+/// Names of the descriptors systemd gave to this process, from number 3 on; sd_listen_fds(3).
+fn kept_descriptors() -> Vec<String> {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    if variable("LISTEN_PID") != std::process::id().to_string() {
+        return Vec::new();
+    }
+    let names = variable("LISTEN_FDNAMES");
+    names
+        .split(':')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether a whole box is in the store: its document, and the run directory that says the same. `boxd clean`
+/// removes the latter when it ends the box.
+fn is_whole(name: &Name, kept: &[String]) -> bool {
+    let Some(index) = kept.iter().position(|kept| kept == handover::FD_DOCUMENT) else {
+        return false;
+    };
+    let Ok(memfd) = File::open(format!("/proc/self/fd/{}", LISTEN_FDS_START + index)) else {
+        return false;
+    };
+    match handover::read(memfd.as_fd()) {
+        Ok(document) => document.name == *name && run_directory::holds(&document),
+        // Another boxd's box: its supervisor says what is to be done, and the box is left alone.
+        Err(handover::Error::Version { .. }) => true,
+        Err(_) => false,
+    }
+}
+
+fn forget<'a>(names: impl Iterator<Item = &'a str>) {
+    for name in names.filter(|name| handover::NAMES.contains(name)) {
+        if let Err(error) = notify::remove(name) {
+            tracing::warn!("{}", crate::journal::chain(&error));
+        }
+    }
+}
+
+/// Becomes the supervisor with what systemd kept, where it lies.
+fn supervise_again(name: &Name) -> Result<Infallible, Error> {
+    let program = supervisor();
+    nix::unistd::execve(&program, &arguments(name), &environment(None)).map_err(|errno| {
+        Error::Supervisor {
+            name: name.clone(),
+            source: sys::Error::new(format!("execve({program:?})"), errno),
+        }
+    })
+}
+
+/// Becomes the supervisor with the descriptors of the launch.
+fn supervise(supervisor: &CString, name: &Name, descriptors: Named) -> Result<Infallible, Error> {
+    let names: Vec<&str> = descriptors.iter().map(|(name, _)| *name).collect();
+    let environment = environment(Some(&names));
+    let descriptors = descriptors.into_iter().map(|(_, fd)| fd).collect();
+    sys::exec_with_descriptors(supervisor, &arguments(name), &environment, descriptors).map_err(
+        |source| Error::Supervisor {
+            name: name.clone(),
+            source,
+        },
+    )
+}
+
+/// The supervisor of this very build where it lies beside this program, else the installed one.
+fn supervisor() -> CString {
+    let beside = std::env::current_exe()
+        .ok()
+        .map(|program| program.with_file_name("box-supervisor"))
+        .filter(|program| program.exists());
+    let program: PathBuf = beside.unwrap_or_else(|| Path::new(SUPERVISOR).to_owned());
+    CString::new(program.into_os_string().into_vec())
+        .unwrap_or_else(|_| c"/usr/lib/boxd/box-supervisor".to_owned())
+}
+
+/// The name is for whoever reads ps(1).
+fn arguments(name: &Name) -> [CString; 2] {
+    let name = CString::new(name.as_str()).unwrap_or_default();
+    [c"box-supervisor".to_owned(), name]
+}
+
+/// This process's environment, with the variables of sd_listen_fds(3) for these descriptors.
+fn environment(descriptors: Option<&[&str]>) -> Vec<CString> {
+    let listen = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+    let mut variables: Vec<(Vec<u8>, Vec<u8>)> = std::env::vars_os()
+        .filter(|(name, _)| descriptors.is_none() || !listen.iter().any(|listen| name == listen))
+        .map(|(name, value)| (name.into_vec(), value.into_vec()))
+        .collect();
+    if let Some(names) = descriptors {
+        let values = [
+            std::process::id().to_string(),
+            names.len().to_string(),
+            names.join(":"),
+        ];
+        variables.extend(
+            listen
+                .iter()
+                .zip(values)
+                .map(|(name, value)| (name.as_bytes().to_vec(), value.into_bytes())),
+        );
+    }
+    variables
+        .into_iter()
+        .filter_map(|(name, value)| CString::new([name, value].join(&b'=')).ok())
+        .collect()
+}
+
+fn lines(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}

@@ -8,6 +8,7 @@ use std::fmt;
 
 mod clone;
 mod descriptor;
+mod exec;
 mod keyring;
 mod mount;
 mod pidfd;
@@ -16,6 +17,7 @@ mod signal;
 
 pub use clone::{Fork, clone3};
 pub use descriptor::{close_all_but, close_from, close_on_exec_from};
+pub use exec::exec_with_descriptors;
 pub use keyring::join_new_session_keyring;
 pub use mount::{MountAttributes, Propagation, mount_setattr};
 pub use pidfd::{Exit, exit_of};

@@ -1,3 +1,73 @@
 //! `boxd run NAME`, `boxd clean NAME`: what the units call.
 
-fn main() {}
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use boxd::clean::{self, Ending, Outcome};
+use boxd::journal::{self, chain};
+use boxd::name::Name;
+use boxd::run;
+use boxd::systemd::notify;
+use clap::{Parser, Subcommand};
+
+/// What box@.service calls. Boxes are looked after with systemctl and boxctl.
+#[derive(Parser)]
+#[command(name = "boxd", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a box and become its supervisor: ExecStart= of box@NAME.service
+    Run {
+        /// The box
+        name: Name,
+    },
+    /// End and remove what is left of a box: ExecStopPost= of box@NAME.service
+    Clean {
+        /// The box
+        name: Name,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { name } => {
+            journal::init("boxd", &name);
+            let Err(error) = run::run(&name);
+            let sentence = chain(&error);
+            say(&error, &sentence);
+            // The unit fails whether it hears why or not.
+            let _ = notify::status(sentence.lines().next().unwrap_or_default());
+            ExitCode::from(error.status())
+        }
+        Command::Clean { name } => {
+            journal::init("boxd", &name);
+            match clean::clean(&name, &Ending::from_environment()) {
+                Ok(Outcome::Left) => {
+                    tracing::warn!(
+                        "the supervisor of box {name} is gone; the box runs on for the next one"
+                    );
+                    ExitCode::SUCCESS
+                }
+                Ok(Outcome::Removed | Outcome::Others) => ExitCode::SUCCESS,
+                Err(error) => {
+                    tracing::error!("{}", chain(&error));
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}
+
+fn say(error: &run::Error, sentence: &str) {
+    match error {
+        // Then the socket to the journal is gone as well.
+        run::Error::Supervisor { .. } => {
+            let _ = writeln!(std::io::stderr(), "boxd: {sentence}");
+        }
+        _ => tracing::error!("{sentence}"),
+    }
+}
