@@ -1,1 +1,372 @@
 //! `boxctl run`: a box in the foreground, with systemd or without.
+//!
+//! This process is launcher, supervisor and log in one: it passes the box's output on, hands it the operator's
+//! wish to stop, and ends with its exit status. When it ends, all of the box has ended.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+use crate::definition::Definition;
+use crate::launch::run_directory::{self, RunDirectory};
+use crate::launch::{self, Launched, Place, Stdio};
+use crate::name::Name;
+use crate::plan::Plan;
+use crate::run::{self, Undecided};
+use crate::systemd::{self, Manager};
+use crate::{cgroup, clean, sys};
+
+mod relay;
+
+use relay::Relay;
+
+/// How long systemd may take to remove the cgroup of a scope that is empty.
+const COLLECTION: Duration = Duration::from_secs(10);
+
+/// Why a box could not be run, or not be watched to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The definition cannot be carried out here.
+    #[error(transparent)]
+    Undecided(#[from] Undecided),
+    /// The box runs already.
+    #[error(transparent)]
+    RunDirectory(#[from] run_directory::Error),
+    /// The box runs already, as a service.
+    #[error("box {name} runs as {unit}; stop it first: boxctl stop {name}")]
+    Service {
+        /// The box.
+        name: Name,
+        /// Its unit.
+        unit: String,
+    },
+    /// What an earlier life left does not go.
+    #[error(transparent)]
+    Clean(#[from] clean::Error),
+    /// Signals, pipes or the wait itself.
+    #[error("cannot {attempt}")]
+    Watch {
+        /// What was to be done.
+        attempt: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The launch failed.
+    #[error("box {name}")]
+    Launch {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: launch::Error,
+    },
+    /// The box has ended, and something of it stays.
+    #[error("cannot clear away what is left of box {name}")]
+    Cgroup {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: cgroup::Error,
+    },
+}
+
+impl Error {
+    /// The exit status of `boxctl run`.
+    pub fn status(&self) -> u8 {
+        match self {
+            Error::Launch {
+                source: launch::Error::Interrupted,
+                ..
+            } => 130,
+            Error::Launch { source, .. } => source.status(),
+            _ => 1,
+        }
+    }
+}
+
+/// Runs a box until it ends. SIGINT, SIGTERM and SIGHUP pass the box's stop signal on, and kill it after its
+/// grace time; a second one, or SIGQUIT, kills it at once. What the caller should tell the operator goes to
+/// `notice`, a line each time.
+///
+/// Returns the exit status of the payload, 128 and the signal's number where a signal ended it. This process
+/// must have one thread. The signals stay blocked afterwards.
+///
+/// # Errors
+///
+/// The box was not started, or did not go away whole.
+pub fn run(definition: &Definition, notice: &dyn Fn(&str)) -> Result<u8, Error> {
+    let name = &definition.name;
+    let plan = run::decide(definition)?.by_hand();
+    plan.remarks.iter().for_each(|remark| notice(remark));
+    let place = if systemd::is_running() {
+        Place::Scope
+    } else {
+        notice(
+            "systemd does not run this host: the box gets a plain cgroup, no device policy, and no journal",
+        );
+        Place::Plain
+    };
+    let directory = RunDirectory::claim(name)?;
+    if clean::is_populated(name, &directory) {
+        refuse_a_service(name)?;
+        notice("ending what is left of an earlier life of this box");
+    }
+    clean::clear(name, &directory)?;
+
+    let watched = watch(definition, &plan, place, &directory, notice);
+    // Whatever happened, the name is free again.
+    let removed = directory.remove();
+    let status = watched?;
+    removed?;
+    Ok(status)
+}
+
+/// From the clone to the end of the box.
+fn watch(
+    definition: &Definition,
+    plan: &Plan,
+    place: Place,
+    directory: &RunDirectory,
+    notice: &dyn Fn(&str),
+) -> Result<u8, Error> {
+    let name = &plan.name;
+    let launch_failed = |source| Error::Launch {
+        name: name.clone(),
+        source,
+    };
+    let signals = block_signals()?;
+    let (stdio, output) = Stdio::piped().map_err(|source| Error::Watch {
+        attempt: "make pipes for the output of the box",
+        source,
+    })?;
+    let standing = launch::begin(plan, stdio, Some(signals.as_fd()))
+        .and_then(|begun| begun.settle(place))
+        .and_then(launch::Settling::stand)
+        .map_err(launch_failed)?;
+    directory.write(plan, &run::document(definition, plan, &standing))?;
+    let launched = standing.go().map_err(launch_failed)?;
+
+    let mut watch = Watch {
+        plan,
+        launched: &launched,
+        signals,
+        relays: [
+            Relay::new(output.stdout, relay::Sink::Stdout).map_err(watching)?,
+            Relay::new(output.stderr, relay::Sink::Stderr).map_err(watching)?,
+        ],
+        stage: Stage::Running,
+        status: None,
+        notice,
+    };
+    let ended = watch.until_the_end();
+    clear_away(name, place, &launched)?;
+    ended
+}
+
+/// Ends whatever of the box is left, and waits until its cgroup is gone.
+fn clear_away(name: &Name, place: Place, launched: &Launched) -> Result<(), Error> {
+    let cgroup = &launched.cgroup;
+    let gone = match place {
+        Place::Plain => cgroup::plain::remove(cgroup),
+        Place::Scope => cgroup::kill(cgroup).and_then(|()| cgroup::wait_gone(cgroup, COLLECTION)),
+    };
+    gone.map_err(|source| Error::Cgroup {
+        name: name.clone(),
+        source,
+    })
+}
+
+/// How far the box is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// The stop signal was sent; everything is killed when the time has come.
+    Stopping {
+        kill_at: Instant,
+    },
+    Killed,
+}
+
+/// The loop over signals, output and the end of the box.
+struct Watch<'a> {
+    plan: &'a Plan,
+    launched: &'a Launched,
+    signals: SignalFd,
+    relays: [Relay; 2],
+    stage: Stage,
+    /// Known once the first process has ended.
+    status: Option<u8>,
+    notice: &'a dyn Fn(&str),
+}
+
+impl Watch<'_> {
+    fn until_the_end(&mut self) -> Result<u8, Error> {
+        loop {
+            if let Some(status) = self.status
+                && self.relays.iter().all(Relay::is_done)
+            {
+                return Ok(status);
+            }
+            self.wait()?;
+            self.take_signals()?;
+            for relay in &mut self.relays {
+                if let Some(trouble) = relay.work() {
+                    (self.notice)(&trouble);
+                }
+            }
+            if let Stage::Stopping { kill_at } = self.stage
+                && Instant::now() >= kill_at
+            {
+                self.kill();
+            }
+            if self.status.is_none() {
+                self.status = self.exit_status()?;
+                if self.status.is_some() {
+                    // All writers died with their first process: what is in the pipes now is all there will be.
+                    self.relays.iter_mut().for_each(Relay::expect_no_more);
+                }
+            }
+        }
+    }
+
+    /// Sleeps until anything can be done.
+    fn wait(&self) -> Result<(), Error> {
+        let mut files = vec![PollFd::from_borrowed_fd(
+            self.signals.as_fd(),
+            PollFlags::IN,
+        )];
+        if self.status.is_none() {
+            files.push(PollFd::from_borrowed_fd(
+                self.launched.pidfd.as_fd(),
+                PollFlags::IN,
+            ));
+        }
+        files.extend(self.relays.iter().filter_map(Relay::waits_for));
+        let timeout = match self.stage {
+            Stage::Stopping { kill_at } => Some(timespec(kill_at - Instant::now().min(kill_at))),
+            Stage::Running | Stage::Killed => None,
+        };
+        match poll(&mut files, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(watching(errno.into())),
+        }
+    }
+
+    fn take_signals(&mut self) -> Result<(), Error> {
+        loop {
+            match self.signals.read_signal() {
+                Ok(None) => return Ok(()),
+                Ok(Some(signal)) => self.stop(signal.ssi_signo as i32),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(errno) => return Err(watching(errno.into())),
+            }
+        }
+    }
+
+    /// The operator wants the box to end.
+    fn stop(&mut self, signal: i32) {
+        let patient = self.stage == Stage::Running && signal != Signal::SIGQUIT as i32;
+        if self.status.is_some() {
+            // Only output is left, which nobody takes: the operator wants no more of it.
+            self.relays.iter_mut().for_each(Relay::give_up);
+        } else if patient {
+            let timeout = self.plan.stop.timeout;
+            self.stage = Stage::Stopping {
+                kill_at: Instant::now() + timeout,
+            };
+            (self.notice)(&format!(
+                "stopping box {}; it is killed in {} s, or when you ask again",
+                self.plan.name,
+                timeout.as_secs_f32()
+            ));
+            // A box that is gone already is what was wanted.
+            let _ = sys::send_signal(self.launched.pidfd.as_fd(), self.plan.stop.signal);
+        } else {
+            self.kill();
+        }
+    }
+
+    fn kill(&mut self) {
+        self.stage = Stage::Killed;
+        // The first process takes its whole pid namespace with it; the cgroup holds what entered it since.
+        let _ = sys::send_signal(self.launched.pidfd.as_fd(), libc::SIGKILL);
+        if let Err(error) = cgroup::kill(&self.launched.cgroup) {
+            (self.notice)(&crate::journal::chain(&error));
+        }
+    }
+
+    /// Whether the first process has ended, and how.
+    fn exit_status(&self) -> Result<Option<u8>, Error> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        match waitid(WaitId::PidFd(self.launched.pidfd.as_fd()), options) {
+            Ok(None) => Ok(None),
+            Ok(Some(status)) => Ok(Some(match status.terminating_signal() {
+                Some(signal) => 128 | signal as u8,
+                None => status.exit_status().unwrap_or_default() as u8,
+            })),
+            Err(Errno::INTR) => Ok(None),
+            Err(errno) => Err(watching(errno.into())),
+        }
+    }
+}
+
+/// The signals by which an operator ends a program, blocked and as a descriptor.
+fn block_signals() -> Result<SignalFd, Error> {
+    let mut signals = SigSet::empty();
+    for signal in [
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ] {
+        signals.add(signal);
+    }
+    let attempt = || {
+        signals.thread_block()?;
+        SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+    };
+    attempt().map_err(|errno: nix::errno::Errno| Error::Watch {
+        attempt: "take signals through a descriptor",
+        source: errno.into(),
+    })
+}
+
+/// A box that a service runs is not ours to end.
+fn refuse_a_service(name: &Name) -> Result<(), Error> {
+    if !systemd::is_running() {
+        return Ok(());
+    }
+    let unit = name.unit();
+    // Without an answer the processes there are taken for the service's: they are more likely that than lost.
+    let runs = Manager::connect()
+        .and_then(|manager| manager.unit(&unit))
+        .map_or(true, |status| {
+            !matches!(status.active_state.as_str(), "inactive" | "failed")
+        });
+    if runs {
+        return Err(Error::Service {
+            name: name.clone(),
+            unit,
+        });
+    }
+    Ok(())
+}
+
+fn watching(source: io::Error) -> Error {
+    Error::Watch {
+        attempt: "watch the box",
+        source,
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use rustix::io::fcntl_dupfd_cloexec;
 
-use super::{Called as _, Error, checked};
+use super::{Called as _, Error, checked, close_on_exec_from};
 
 /// `SD_LISTEN_FDS_START`.
 const FIRST: RawFd = 3;
@@ -46,17 +46,7 @@ pub fn exec_with_descriptors(
             .map_err(|errno| Error::new(format!("dup2({from}, {number})"), errno))?;
     }
     // What systemd gave this process and is not passed on has no such flag yet.
-    // SAFETY: takes numbers only, touches no memory, and closes nothing before execve(2).
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            end as libc::c_uint,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    checked(result)
-        .map_err(|errno| Error::new(format!("close_range({end}, ~0, CLOEXEC)"), errno))?;
+    close_on_exec_from(end)?;
     nix::unistd::execve(program, arguments, environment).called(|| format!("execve({program:?})"))
 }
 

@@ -1,9 +1,13 @@
-//! `PIDFD_GET_INFO` of ioctl_pidfd(2).
-#![allow(unsafe_code, reason = "no library has this ioctl")]
+//! What rustix and nix do not do with a pidfd: `PIDFD_GET_INFO` of ioctl_pidfd(2), and pidfd_send_signal(2)
+//! with a real-time signal.
+#![allow(
+    unsafe_code,
+    reason = "no library has this ioctl, nor takes any signal number"
+)]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::{Errno, Error};
+use super::{Errno, Error, checked};
 
 /// How a process ended that may have been nobody's child we know; wait(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +40,24 @@ pub fn exit_of(pidfd: BorrowedFd<'_>) -> Result<Option<Exit>, Error> {
         return Ok(None);
     }
     Ok(Some(decode(info.exit_code)))
+}
+
+/// Sends a signal of this number, a real-time one too, to the process behind a pidfd.
+pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Error> {
+    // SAFETY: no memory is passed, and the kernel checks both numbers.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    checked(result).map(drop).map_err(|errno| {
+        let call = format!("pidfd_send_signal({}, {signal})", pidfd.as_raw_fd());
+        Error::new(call, errno)
+    })
 }
 
 fn decode(status: libc::c_int) -> Exit {
