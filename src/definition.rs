@@ -14,16 +14,19 @@ use crate::name::Name;
 
 pub use diagnostics::{Diagnostics, SourceText, Style};
 pub use layers::{BadName, Layers, Listed, LoadError, list, load, load_file, texts};
-pub use reader::{parse, parse_user, understand};
+pub use reader::{parse, understand};
 pub use schema::{Key, keys, schema};
+pub use values::parse_user;
 
 mod diagnostics;
 mod layers;
+mod mounts;
 mod quantity;
 mod reader;
 mod schema;
 mod section;
 mod tree;
+mod values;
 
 /// One box as its operator described it. Absent means "not written": defaults are the plan's to decide.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -260,7 +263,7 @@ pub enum RestartPolicy {
 /// `[resources]`: systemd.resource-control(5) by other names.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Resources {
-    /// `MemoryMax=`, bytes.
+    /// `MemoryMax=`, bytes. `"infinity"` is as if it were not written, here and in the next two.
     pub memory: Option<u64>,
     /// `MemoryHigh=`, bytes.
     pub memory_high: Option<u64>,

@@ -167,6 +167,7 @@ struct Format {
     description: Option<Line>,
     /// The program and its arguments. The program is an absolute path inside the box, or a name that is looked
     /// up in the box's PATH.
+    #[schemars(length(min = 1))]
     command: Vec<Argument>,
     /// Whom the command runs as, looked up inside the box: a name, "uid" or "uid:gid". Default: root of the
     /// box.
@@ -466,6 +467,6 @@ written_as! {
     CapabilityChange: {
         "title": "capability",
         "type": "string",
-        "pattern": (format!("^[+-](CAP_)?(ALL|{})$", NAMES.join("|"))),
+        "pattern": (format!("^[+-](ALL|(CAP_)?({}))$", NAMES.join("|"))),
     }
 }
