@@ -28,4 +28,5 @@ pub mod sandbox;
 pub mod status;
 pub mod supervisor;
 pub mod sys;
+pub mod syscall;
 pub mod systemd;

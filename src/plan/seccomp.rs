@@ -10,7 +10,6 @@
 
 mod oci;
 mod profile;
-mod syscalls;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,9 +17,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::capability::CapabilitySet;
+pub use crate::syscall::{Architecture, Syscall};
 
 pub use oci::{Error as OciError, Read, read as read_oci};
-pub use syscalls::{Architecture, Syscall};
 
 /// The filter of a box.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@
 //! common; what a capability opens is never more than Docker or nspawn open for it. `system` is `app` with
 //! the capabilities of that profile: what sets them apart here is what `CAP_SYS_ADMIN` opens.
 
-use super::syscalls::{Syscall, calls};
+use crate::syscall::{Syscall, calls};
 
 /// Allowed to every box, whatever its arguments.
 #[rustfmt::skip]

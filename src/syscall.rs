@@ -162,8 +162,8 @@ impl Syscall {
     }
 }
 
-/// The system calls of these names; a name that the table has not is an error of the build.
-pub(super) const fn calls<const N: usize>(names: [&str; N]) -> [Syscall; N] {
+/// The system calls of these names, for constants: a name that the table has not is an error of the build.
+pub const fn calls<const N: usize>(names: [&str; N]) -> [Syscall; N] {
     let mut calls = [Syscall(0); N];
     let mut index = 0;
     while index < N {
