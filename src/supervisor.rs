@@ -1,1 +1,75 @@
 //! One loop that stands between systemd and a running box.
+//!
+//! `box-supervisor` starts from the descriptors of the [hand-over](crate::handover) alone, takes over the box
+//! they belong to, and stays until the box is gone: it relays output to the journal, tells systemd when the
+//! box is ready and what it does, passes on a stop, and reports the end as an exit status.
+//!
+//! **It can be killed at any instant.** The box does not notice: nothing here is bound to its life, no
+//! destructor ends it, and all that is needed to go on lies in systemd's file descriptor store. systemd starts
+//! the next supervisor, which goes on where this one stood; see [`crate::journal::relay`] for what that means
+//! for output. Where this program cannot go on itself, it aborts, which systemd answers likewise; an exit
+//! status is always the box's.
+//!
+//! **It is small.** One thread, one epoll loop, no D-Bus, no asynchronous runtime, no buffer while idle, and no
+//! wakeup without a cause.
+//!
+//! | signal | |
+//! |---|---|
+//! | SIGTERM, SIGINT | stop the box, then exit |
+//! | SIGHUP | ignored |
+//!
+//! Exit status: that of the box's first process; 128+n if signal n ended it; 0 if it was asked to stop and
+//! ended by the stop signal or with 128 + its number; 137 if it had to be killed, for time or for memory; 255
+//! if nobody knows. 1 without any effect on a box if there is none to supervise.
+//!
+//! A stop signal the first process neither handles, blocks nor ignores would have no effect at all, since the
+//! kernel spares pid 1 of a namespace the default actions of signals. Everywhere else that program would end,
+//! so here it is killed at once instead of when its time is over.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+mod descriptors;
+mod event_loop;
+mod message;
+pub mod policy;
+mod process;
+mod scope;
+
+use event_loop::EventLoop;
+
+/// The whole of `box-supervisor`.
+pub fn main() -> ExitCode {
+    let received = match descriptors::receive() {
+        Ok(received) => received,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::FAILURE;
+        }
+    };
+    match EventLoop::new(received).and_then(EventLoop::run) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            complain(&error);
+            std::process::abort();
+        }
+    }
+}
+
+/// Standard error of the service is the journal.
+fn complain(error: &dyn std::error::Error) {
+    let text = ["box-supervisor: ", &chain(error), "\n"].concat();
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// An error and its causes, the outermost first.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

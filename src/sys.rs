@@ -11,6 +11,7 @@ mod descriptor;
 mod exec;
 mod keyring;
 mod mount;
+mod passed;
 mod pidfd;
 mod seccomp;
 mod signal;
@@ -20,6 +21,7 @@ pub use descriptor::{close_all_but, close_from, close_on_exec_from};
 pub use exec::exec_with_descriptors;
 pub use keyring::join_new_session_keyring;
 pub use mount::{MountAttributes, Propagation, mount_setattr};
+pub use passed::take_passed;
 pub use pidfd::{Exit, exit_of, send_signal};
 #[cfg(all(test, target_arch = "x86_64"))]
 pub use seccomp::call_as_x86;

@@ -1,3 +1,5 @@
 //! The process that stays with a box.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    boxd::supervisor::main()
+}

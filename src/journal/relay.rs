@@ -93,7 +93,7 @@ pub enum Pumped {
 
 /// A call on the relay's files that failed. Nothing is lost by it, and the next attempt may succeed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {attempt} of a box's output: {source}")]
+#[error("cannot {attempt} of the output")]
 pub struct Error {
     attempt: &'static str,
     source: io::Error,

@@ -1,0 +1,145 @@
+//! What a supervisor starts from: the descriptors systemd passes, and those it adds to the store itself.
+
+use std::env;
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::handover::{self, Document, Kept, Record};
+use crate::journal::relay::{self, Descriptors, Stream};
+use crate::sys;
+use crate::systemd::notify;
+
+use super::process::Process;
+
+/// All a supervisor has of its box.
+#[derive(Debug)]
+pub struct Received {
+    /// What never changes.
+    pub document: Document,
+    /// The first process.
+    pub process: Process,
+    /// Standard output and standard error; absent if nobody passed it.
+    pub streams: [Option<Stream>; 2],
+    /// What changes.
+    pub record: Record,
+    /// What an earlier supervisor left there.
+    pub kept: Kept,
+}
+
+/// Why a supervisor cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing was passed, or it was meant for another process.
+    #[error(
+        "no descriptors were passed: box-supervisor is started by `boxd run NAME` in box@NAME.service, never \
+         by hand"
+    )]
+    Nothing,
+    /// `LISTEN_FDS` promises what is not there.
+    #[error("cannot take the descriptors that LISTEN_FDS promises")]
+    Take(#[source] sys::Error),
+    /// One without which there is no box.
+    #[error("no descriptor named {0} was passed: systemd does not have it, so this box is lost")]
+    Missing(&'static str),
+    /// The document or the record.
+    #[error(transparent)]
+    Handover(#[from] handover::Error),
+    /// A stream's files.
+    #[error(transparent)]
+    Relay(#[from] relay::Error),
+    /// A descriptor that is to outlive this process could not be stored.
+    #[error("cannot have systemd keep a descriptor")]
+    Store(#[source] notify::Error),
+}
+
+/// Takes what was passed, and makes and stores what an heir will need besides.
+pub fn receive() -> Result<Received, Error> {
+    let mut passed = passed()?;
+    let mut take = |name: &str| {
+        let at = passed.iter().position(|(found, _)| found == name)?;
+        Some(passed.swap_remove(at).1)
+    };
+    let document = take(handover::FD_DOCUMENT).ok_or(Error::Missing(handover::FD_DOCUMENT))?;
+    let document = handover::read(document.as_fd())?;
+    let pidfd = take(handover::FD_PROCESS).ok_or(Error::Missing(handover::FD_PROCESS))?;
+    let record = match take(handover::FD_KEPT) {
+        Some(fd) => Record::adopt(fd),
+        None => {
+            let record = Record::create()?;
+            store(handover::FD_KEPT, record.file())?;
+            record
+        }
+    };
+    let kept = record.load()?;
+    let mut stream = |stream_name, pipe, inlet: &'static str, outlet: &'static str, sent| {
+        let Some(pipe) = take(pipe) else {
+            return Ok(None);
+        };
+        let mut memfd = |name, label| match take(name) {
+            Some(fd) => Ok::<OwnedFd, Error>(fd),
+            None => {
+                let fd = handover::memfd(name, label)?;
+                store(name, &fd)?;
+                Ok(fd)
+            }
+        };
+        let descriptors = Descriptors {
+            pipe,
+            inlet: memfd(inlet, c"box-inlet")?,
+            outlet: memfd(outlet, c"box-outlet")?,
+        };
+        Stream::adopt(document.name.as_str(), stream_name, descriptors, sent)
+            .map(Some)
+            .map_err(Error::Relay)
+    };
+    let stdout = stream(
+        "stdout",
+        handover::FD_STDOUT,
+        handover::FD_STDOUT_INLET,
+        handover::FD_STDOUT_OUTLET,
+        kept.stdout,
+    )?;
+    let stderr = stream(
+        "stderr",
+        handover::FD_STDERR,
+        handover::FD_STDERR_INLET,
+        handover::FD_STDERR_OUTLET,
+        kept.stderr,
+    )?;
+    Ok(Received {
+        process: Process::new(pidfd, document.pid),
+        document,
+        streams: [stdout, stderr],
+        record,
+        kept,
+    })
+}
+
+/// Has systemd forget all of the box's descriptors, so that the next start begins from nothing.
+pub fn forget() {
+    for name in handover::NAMES {
+        // systemd drops the store of a unit that has ended anyhow; it is only kept across a restart.
+        let _ = notify::remove(name);
+    }
+}
+
+fn store(name: &str, fd: impl AsFd) -> Result<(), Error> {
+    notify::store(name, fd.as_fd()).map_err(Error::Store)
+}
+
+/// The descriptors passed by the protocol of sd_listen_fds(3), with their names.
+fn passed() -> Result<Vec<(String, OwnedFd)>, Error> {
+    let number = |name| env::var(name).ok().and_then(|text| text.parse().ok());
+    if number("LISTEN_PID") != Some(std::process::id()) {
+        return Err(Error::Nothing);
+    }
+    let count = number("LISTEN_FDS")
+        .filter(|count| *count > 0)
+        .ok_or(Error::Nothing)?;
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let descriptors = sys::take_passed(count as usize).map_err(Error::Take)?;
+    Ok(names
+        .split(':')
+        .map(str::to_owned)
+        .zip(descriptors)
+        .collect())
+}

@@ -1,0 +1,619 @@
+//! The one loop: it waits for the kernel, tells the policy, and does what the policy says.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::time::{ClockId, clock_gettime};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::chain;
+use super::descriptors::{self, Received};
+use super::message::{self, Message, Subject};
+use super::policy::{Action, Event, Phase, Rules, State};
+use super::scope::Scope;
+use crate::handover::Kept;
+use crate::journal::native::{self, Delivery, Socket};
+use crate::journal::relay::{Buffers, Pumped};
+use crate::systemd::notify;
+
+/// What the journal did not take is tried again after so long, if nothing tells earlier that it would.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// While a killed box is waited for, it is killed again: a process may have been moved in meanwhile.
+const KILL_AGAIN: Duration = Duration::from_millis(500);
+
+/// How long the wait status of somebody else's child is looked for between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// For the last entry, when everything else is done.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Own entries that wait for the journal; older ones give way.
+const OUTBOX: usize = 32;
+
+/// What the loop waits for, in the order in which it is looked at.
+///
+/// A kill for want of memory comes before the exit it causes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Memory,
+    Cgroup,
+    Process,
+    Signals,
+    Stdout,
+    Stderr,
+    Journal,
+}
+
+const SOURCES: [Source; 7] = [
+    Source::Memory,
+    Source::Cgroup,
+    Source::Process,
+    Source::Signals,
+    Source::Stdout,
+    Source::Stderr,
+    Source::Journal,
+];
+
+/// Which of the two streams a flow is about.
+const STREAMS: [Source; 2] = [Source::Stdout, Source::Stderr];
+
+/// What a stream waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// The payload to write.
+    Payload,
+    /// Its turn.
+    Turn,
+    /// The journal to take more.
+    Journal,
+    /// Nothing: it has ended.
+    Nothing,
+}
+
+/// Why the loop cannot go on. The box does, and so must supervision: under another supervisor.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Waiting is impossible.
+    #[error("cannot wait for events of the box")]
+    Wait(#[source] Errno),
+    /// A descriptor cannot be waited for.
+    #[error("cannot watch {what}")]
+    Watch {
+        /// Which one.
+        what: &'static str,
+        /// Why.
+        source: Errno,
+    },
+    /// Signals cannot be received.
+    #[error("cannot receive signals")]
+    Signals(#[source] Errno),
+}
+
+/// The supervisor at work.
+#[derive(Debug)]
+pub struct EventLoop {
+    epoll: Epoll,
+    signals: SignalFd,
+    received: Received,
+    scope: Scope,
+    memory_limit: Option<u64>,
+    rules: Rules,
+    state: State,
+    socket: Socket,
+    buffers: Buffers,
+    flows: [Flow; 2],
+    outbox: VecDeque<Vec<u8>>,
+    trouble: String,
+    retry: Option<Duration>,
+    kill_again: Option<Duration>,
+    look_again: Option<Duration>,
+    watchdog: Option<(Duration, Duration)>,
+    finished: Option<u8>,
+}
+
+impl EventLoop {
+    /// Watches everything a box can do; from now on signals are events.
+    pub fn new(received: Received) -> Result<EventLoop, Error> {
+        let mask = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+        mask.thread_block().map_err(Error::Signals)?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(Error::Signals)?;
+        let scope = Scope::open(&received.document.cgroup);
+        let rules = Rules {
+            signal: received.document.stop_signal,
+            timeout: received.document.stop_timeout,
+        };
+        let now = now();
+        let event_loop = EventLoop {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Error::Wait)?,
+            memory_limit: scope.memory_limit(),
+            state: State::begin(&rules, received.kept.stopping.map(Duration::from_micros)),
+            flows: [0, 1].map(|index| match received.streams[index] {
+                Some(_) => Flow::Turn,
+                None => Flow::Nothing,
+            }),
+            signals,
+            received,
+            scope,
+            rules,
+            socket: Socket::to(native::SOCKET),
+            buffers: Buffers::default(),
+            outbox: VecDeque::new(),
+            trouble: String::new(),
+            retry: None,
+            kill_again: None,
+            look_again: None,
+            watchdog: notify::watchdog_interval()
+                .map(|interval| interval / 2)
+                .map(|interval| (interval, now + interval)),
+            finished: None,
+        };
+        event_loop.watch(&event_loop.signals, Source::Signals, "signals")?;
+        event_loop.watch(
+            &event_loop.received.process.pidfd(),
+            Source::Process,
+            "the first process",
+        )?;
+        for (index, source) in STREAMS.into_iter().enumerate() {
+            if let Some(stream) = &event_loop.received.streams[index] {
+                event_loop.watch(&stream.pipe(), source, "the output")?;
+            }
+        }
+        // These can be absent: the cgroup may be gone, and the memory controller missing.
+        for (file, source) in [
+            (event_loop.scope.events(), Source::Cgroup),
+            (event_loop.scope.memory_events(), Source::Memory),
+        ] {
+            if let Some(file) = file {
+                let event = EpollEvent::new(EpollFlags::EPOLLPRI, source as u64);
+                event_loop
+                    .epoll
+                    .add(file, event)
+                    .map_err(|source| Error::Watch {
+                        what: "the cgroup",
+                        source,
+                    })?;
+            }
+        }
+        Ok(event_loop)
+    }
+
+    /// Supervises until the box is gone; the exit status that says to systemd how it ended.
+    pub fn run(mut self) -> Result<u8, Error> {
+        self.begin();
+        self.memory_changed();
+        self.cgroup_changed();
+        loop {
+            self.relay();
+            self.on_time();
+            if let Some(status) = self.finished {
+                self.last_word();
+                descriptors::forget();
+                return Ok(status);
+            }
+            let happened = self.wait()?;
+            for source in SOURCES {
+                if happened[source as usize] {
+                    self.happened(source)?;
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        let subject = self.subject();
+        let message = Message::running(&subject, self.received.kept.ready);
+        let status = message::running(&subject);
+        self.say(&message);
+        self.told(notify::ready(&status));
+        if !self.received.kept.ready {
+            self.keep(|kept| kept.ready = true);
+        }
+        if self.state.requested {
+            self.told(notify::stopping("stopping"));
+        }
+    }
+
+    fn wait(&mut self) -> Result<[bool; SOURCES.len()], Error> {
+        let next = [
+            self.state.deadline(),
+            self.retry,
+            self.kill_again,
+            self.look_again,
+            self.watchdog.map(|(_, at)| at),
+            self.flows.contains(&Flow::Turn).then_some(Duration::ZERO),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
+        let timeout = match next {
+            None => EpollTimeout::NONE,
+            Some(at) => {
+                // Rounded up: a deadline is told when it has passed.
+                let wait = at.saturating_sub(now()).as_nanos().div_ceil(1_000_000);
+                EpollTimeout::try_from(wait.min(1 << 30) as i32).unwrap_or(EpollTimeout::ZERO)
+            }
+        };
+        let mut events = [EpollEvent::empty(); SOURCES.len()];
+        let count = match self.epoll.wait(&mut events, timeout) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return Err(Error::Wait(errno)),
+        };
+        let mut happened = [false; SOURCES.len()];
+        for event in &events[..count] {
+            happened[event.data() as usize] = true;
+        }
+        Ok(happened)
+    }
+
+    fn happened(&mut self, source: Source) -> Result<(), Error> {
+        match source {
+            Source::Memory => self.memory_changed(),
+            Source::Cgroup => self.cgroup_changed(),
+            Source::Process => {
+                if self.look_for_exit() {
+                    self.look_again = None;
+                } else {
+                    self.look_again = Some(now() + LOOK_AGAIN);
+                }
+                // A process that has ended stays readable.
+                let _ = self.epoll.delete(self.received.process.pidfd());
+            }
+            Source::Signals => {
+                while let Some(signal) = self.signals.read_signal().map_err(Error::Signals)? {
+                    if signal.ssi_signo != Signal::SIGHUP as u32 {
+                        let heard = self.received.process.hears(self.rules.signal);
+                        self.event(Event::Stop { heard });
+                    }
+                }
+            }
+            Source::Stdout | Source::Stderr => {
+                let flow = &mut self.flows[usize::from(source == Source::Stderr)];
+                if *flow == Flow::Payload {
+                    *flow = Flow::Turn;
+                }
+            }
+            Source::Journal => self.try_journal_again(),
+        }
+        Ok(())
+    }
+
+    /// What is due by the clock.
+    fn on_time(&mut self) {
+        let now = now();
+        let due = |at: Option<Duration>| at.is_some_and(|at| at <= now);
+        if due(self.state.deadline()) {
+            self.event(Event::Deadline);
+        }
+        if due(self.retry) {
+            self.try_journal_again();
+        }
+        if due(self.kill_again) {
+            self.kill_all();
+            self.cgroup_changed();
+        }
+        if due(self.look_again) {
+            self.look_again = match self.look_for_exit() {
+                true => None,
+                false => Some(now + LOOK_AGAIN),
+            };
+        }
+        if let Some((interval, at)) = self.watchdog
+            && at <= now
+        {
+            self.watchdog = Some((interval, now + interval));
+            self.told(notify::watchdog());
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        let (state, actions) = self.state.after(event, now(), &self.rules);
+        self.state = state;
+        for action in actions {
+            self.act(action);
+        }
+        match self.state.phase {
+            Phase::Killing { .. } if self.kill_again.is_none() => {
+                self.kill_again = Some(now() + KILL_AGAIN);
+            }
+            Phase::Draining { .. } => {
+                self.kill_again = None;
+                self.look_again = None;
+                for flow in &mut self.flows {
+                    if *flow == Flow::Payload {
+                        *flow = Flow::Turn;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::TellStopping(time) => {
+                self.told(notify::stopping("stopping"));
+                self.told(notify::extend_timeout(time));
+            }
+            Action::Thaw => {
+                if let Err(error) = self.scope.thaw() {
+                    self.trouble(["its processes cannot be thawed: ", &error.to_string()].concat());
+                }
+            }
+            Action::Signal => {
+                if let Err(error) = self.received.process.signal(self.rules.signal) {
+                    self.trouble(["it cannot be asked to stop: ", &error.to_string()].concat());
+                }
+            }
+            Action::RecordStop => {
+                let since = now().as_micros() as u64;
+                self.keep(|kept| kept.stopping = Some(since));
+            }
+            Action::KillAll => self.kill_all(),
+            Action::Say(notice) => {
+                let subject = self.subject();
+                let status = message::status_of(notice, &subject);
+                let message = Message::of(notice, &subject);
+                self.told(notify::status(&status));
+                if let Some(message) = message {
+                    self.say(&message);
+                }
+            }
+            Action::DropOutput => {
+                let bytes = self
+                    .received
+                    .streams
+                    .iter()
+                    .flatten()
+                    .map(|stream| stream.unsent())
+                    .sum();
+                let message = Message::dropped(&self.subject(), bytes);
+                self.say(&message);
+            }
+            Action::Exit(status) => self.finished = Some(status),
+        }
+    }
+
+    fn kill_all(&mut self) {
+        self.kill_again = Some(now() + KILL_AGAIN);
+        if let Err(error) = self.scope.kill() {
+            self.trouble(["its cgroup cannot be killed: ", &error.to_string()].concat());
+        }
+        // For a cgroup that is gone or cannot be killed; the first process takes its namespace with it.
+        if self.state.exit.is_none()
+            && let Err(error) = self.received.process.signal(libc::SIGKILL)
+        {
+            self.trouble(["its first process cannot be killed: ", &error.to_string()].concat());
+        }
+    }
+
+    fn look_for_exit(&mut self) -> bool {
+        let Some(exit) = self.received.process.exit() else {
+            return false;
+        };
+        self.memory_changed();
+        self.event(Event::Exited(exit));
+        self.cgroup_changed();
+        true
+    }
+
+    fn memory_changed(&mut self) {
+        let Some(kills) = self.scope.oom_kills() else {
+            if let Some(file) = self.scope.memory_events() {
+                let _ = self.epoll.delete(file);
+            }
+            return;
+        };
+        if let Some(limit) = self.scope.memory_limit() {
+            self.memory_limit = Some(limit);
+        }
+        let processes = kills.saturating_sub(self.received.kept.oom_kills);
+        if processes > 0 {
+            self.event(Event::OomKill { processes });
+            self.keep(|kept| kept.oom_kills = kills);
+        }
+    }
+
+    fn cgroup_changed(&mut self) {
+        if !self.scope.is_populated() && !self.state.empty {
+            if let Some(file) = self.scope.events() {
+                let _ = self.epoll.delete(file);
+            }
+            self.event(Event::Empty);
+        }
+    }
+
+    /// Moves output to the journal, as far as both sides go along.
+    fn relay(&mut self) {
+        let draining = matches!(self.state.phase, Phase::Draining { .. });
+        self.send_outbox();
+        for index in 0..STREAMS.len() {
+            while self.flows[index] == Flow::Turn {
+                self.flows[index] = self.pump(index, draining);
+                if !draining {
+                    break;
+                }
+            }
+        }
+        if !self.flows.contains(&Flow::Turn) {
+            // An idle supervisor holds no buffers.
+            self.buffers = Buffers::default();
+        }
+        if draining && self.flows == [Flow::Nothing; 2] && self.outbox.is_empty() {
+            self.event(Event::OutputSent);
+        }
+    }
+
+    fn pump(&mut self, index: usize, draining: bool) -> Flow {
+        let Received {
+            streams,
+            record,
+            kept,
+            ..
+        } = &mut self.received;
+        let Some(stream) = &mut streams[index] else {
+            return Flow::Nothing;
+        };
+        let mut keep = |sent| {
+            match STREAMS[index] {
+                Source::Stderr => kept.stderr = sent,
+                _ => kept.stdout = sent,
+            }
+            record.save(kept).map_err(io::Error::other)
+        };
+        let pumped = stream.pump(&mut self.socket, &mut self.buffers, &mut keep);
+        let flow = match pumped {
+            Ok(Pumped::More) => Flow::Turn,
+            Ok(Pumped::Empty) if draining => {
+                // The box is gone. Who else may hold the other end of the pipe does not count.
+                stream.close();
+                Flow::Turn
+            }
+            Ok(Pumped::Empty) => Flow::Payload,
+            Ok(Pumped::Waiting(_)) | Err(_) => Flow::Journal,
+            Ok(Pumped::Ended) => Flow::Nothing,
+        };
+        // A pipe with bytes in it, or without writers, is readable all the time: it is watched only while its
+        // payload is waited for.
+        let pipe = stream.pipe();
+        match flow {
+            Flow::Journal | Flow::Nothing => {
+                let _ = self.epoll.delete(pipe);
+            }
+            Flow::Payload => {
+                let event = EpollEvent::new(EpollFlags::EPOLLIN, STREAMS[index] as u64);
+                let _ = self.epoll.add(pipe, event);
+            }
+            Flow::Turn => {}
+        }
+        match pumped {
+            Ok(Pumped::Waiting(delivery)) => self.wait_for_journal(delivery),
+            Err(error) => {
+                self.retry = Some(now() + RETRY);
+                self.trouble(chain(&error));
+            }
+            Ok(_) => {}
+        }
+        flow
+    }
+
+    fn wait_for_journal(&mut self, delivery: Delivery) {
+        self.retry = Some(now() + RETRY);
+        if delivery == Delivery::Full
+            && let Some(connection) = self.socket.connection()
+        {
+            let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLONESHOT;
+            let mut event = EpollEvent::new(flags, Source::Journal as u64);
+            if self.epoll.modify(connection, &mut event) == Err(Errno::ENOENT) {
+                let _ = self.epoll.add(connection, event);
+            }
+        }
+    }
+
+    fn try_journal_again(&mut self) {
+        self.retry = None;
+        for flow in &mut self.flows {
+            if *flow == Flow::Journal {
+                *flow = Flow::Turn;
+            }
+        }
+        self.send_outbox();
+    }
+
+    fn say(&mut self, message: &Message) {
+        if self.outbox.len() == OUTBOX {
+            self.outbox.pop_front();
+        }
+        let entry = message.entry(self.received.document.name.as_str());
+        self.outbox.push_back(entry);
+        self.send_outbox();
+    }
+
+    fn send_outbox(&mut self) {
+        if self.retry.is_some() {
+            return;
+        }
+        while let Some(entry) = self.outbox.front() {
+            match self.socket.send(entry) {
+                Delivery::Sent => {
+                    self.outbox.pop_front();
+                }
+                waiting => return self.wait_for_journal(waiting),
+            }
+        }
+    }
+
+    /// A journal that is merely busy still gets the last entry.
+    fn last_word(&mut self) {
+        let end = now() + LAST_WORD;
+        while !self.outbox.is_empty() {
+            self.retry = None;
+            self.send_outbox();
+            let left = end.saturating_sub(now());
+            let Some(connection) = self.socket.connection().filter(|_| !left.is_zero()) else {
+                return;
+            };
+            let timeout = Timespec {
+                tv_sec: left.as_secs() as i64,
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            let _ = poll(
+                &mut [PollFd::new(&connection, PollFlags::OUT)],
+                Some(&timeout),
+            );
+        }
+    }
+
+    /// Something goes wrong that is tried again or done without; said once, not at every attempt.
+    fn trouble(&mut self, what: String) {
+        if self.trouble != what {
+            let message = Message::trouble(&self.subject(), &what);
+            self.trouble = what;
+            self.say(&message);
+        }
+    }
+
+    fn told(&mut self, result: Result<(), notify::Error>) {
+        if let Err(error) = result {
+            self.trouble(chain(&error));
+        }
+    }
+
+    fn keep(&mut self, change: impl FnOnce(&mut Kept)) {
+        change(&mut self.received.kept);
+        if let Err(error) = self.received.record.save(&self.received.kept) {
+            self.trouble(chain(&error));
+        }
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        Subject {
+            name: self.received.document.name.as_str(),
+            pid: self.received.process.pid(),
+            stop_signal: self.rules.signal,
+            stop_timeout: self.rules.timeout,
+            memory_limit: self.memory_limit,
+        }
+    }
+
+    fn watch(&self, fd: &impl AsFd, source: Source, what: &'static str) -> Result<(), Error> {
+        let fd: BorrowedFd<'_> = fd.as_fd();
+        self.epoll
+            .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, source as u64))
+            .map_err(|source| Error::Watch { what, source })
+    }
+}
+
+/// `CLOCK_MONOTONIC`.
+fn now() -> Duration {
+    // It cannot fail: the clock exists, and the pointer is good.
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+}

@@ -1,0 +1,360 @@
+//! What the supervisor says in the journal, and in the status of its unit.
+//!
+//! Every entry has `BOX_NAME=` and a `MESSAGE_ID=` that the catalog `boxd.catalog` explains (`journalctl -x`).
+//! The last one of a box has `BOX_RESULT=`, and `EXIT_CODE=` and `EXIT_STATUS=` as systemd's own entries have
+//! them.
+
+use std::time::Duration;
+
+use super::policy::{DRAIN_WAIT, Exit, KILL_WAIT, Killed, Notice, Outcome, Result};
+use super::process::signal_name;
+use crate::journal::native::field;
+
+/// Identifier of the supervisor's own entries; those of the payload have the box's name.
+const IDENTIFIER: &[u8] = b"box-supervisor";
+
+/// An entry in the journal.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Message {
+    id: &'static str,
+    priority: Priority,
+    text: String,
+    outcome: Option<Outcome>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Priority {
+    Error,
+    Warning,
+    Info,
+}
+
+/// What the sentences are about.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// The box.
+    pub name: &'a str,
+    /// Pid of its first process.
+    pub pid: i32,
+    /// The signal that asks it to stop.
+    pub stop_signal: i32,
+    /// From that to the kill of all.
+    pub stop_timeout: Duration,
+    /// What the box may use of memory, if it has a limit.
+    pub memory_limit: Option<u64>,
+}
+
+impl Message {
+    /// The box runs; for the first supervisor and for one that takes over.
+    pub fn running(subject: &Subject<'_>, taken_over: bool) -> Message {
+        let Subject { name, pid, .. } = subject;
+        match taken_over {
+            false => Message::info(
+                "7cc03c01505c4fd1b61d3abda9138f48",
+                format!("box {name} runs, pid {pid}"),
+            ),
+            true => Message::info(
+                "f55f1424e66c4006a15c8653795d11a7",
+                format!("box {name} still runs, pid {pid}; its supervision was taken over"),
+            ),
+        }
+    }
+
+    /// Something the policy wants said; a stop needs no entry, as systemd says so itself.
+    pub fn of(notice: Notice, subject: &Subject<'_>) -> Option<Message> {
+        let name = subject.name;
+        let status = status_of(notice, subject);
+        Some(match notice {
+            Notice::Stopping | Notice::Killed(Killed::Unheard) => return None,
+            Notice::Killed(Killed::Timeout) => Message {
+                priority: Priority::Warning,
+                ..Message::info(
+                    "9b8a298db069458d834b66b8501e11ae",
+                    format!(
+                        "box {name} did not stop within {:?} of {}: all its processes are killed",
+                        subject.stop_timeout,
+                        signal_name(subject.stop_signal)
+                    ),
+                )
+            },
+            Notice::OomKill(processes) => Message {
+                priority: Priority::Error,
+                ..Message::info(
+                    "baaf4d8f82cf444b943cd396d1de4efd",
+                    format!(
+                        "box {name}: the kernel killed {processes} {}: {}",
+                        if processes == 1 {
+                            "process"
+                        } else {
+                            "processes"
+                        },
+                        out_of_memory(subject)
+                    ),
+                )
+            },
+            Notice::Stuck => Message {
+                priority: Priority::Error,
+                ..Message::info(
+                    "c0ab431c840d4396b7165c80e10ed8a4",
+                    format!(
+                        "box {name}: processes are left {KILL_WAIT:?} after they were killed; \
+                         the kernel waits for something they do"
+                    ),
+                )
+            },
+            Notice::Ended(outcome) => Message {
+                priority: match outcome.result {
+                    Result::Success => Priority::Info,
+                    _ => Priority::Warning,
+                },
+                outcome: Some(outcome),
+                ..Message::info(
+                    "3791e04bc2bb4303996efe9b2b2dc398",
+                    format!("box {name} {status}"),
+                )
+            },
+        })
+    }
+
+    /// Output that the journal did not take in time.
+    pub fn dropped(subject: &Subject<'_>, bytes: u64) -> Message {
+        Message {
+            priority: Priority::Warning,
+            ..Message::info(
+                "bb7d8d4b986042e59a648b212b0bbec8",
+                format!(
+                    "box {}: {bytes} bytes of its output are dropped: the journal did not take them \
+                     within {DRAIN_WAIT:?}",
+                    subject.name
+                ),
+            )
+        }
+    }
+
+    /// Something went wrong that the supervisor tries again, or does without.
+    pub fn trouble(subject: &Subject<'_>, what: &str) -> Message {
+        Message {
+            priority: Priority::Error,
+            ..Message::info(
+                "7457a434cb0b4ceabc832a6491a82572",
+                format!("box {}: {what}", subject.name),
+            )
+        }
+    }
+
+    fn info(id: &'static str, text: String) -> Message {
+        Message {
+            id,
+            priority: Priority::Info,
+            text,
+            outcome: None,
+        }
+    }
+
+    /// The entry in journald's native protocol.
+    pub fn entry(&self, box_name: &str) -> Vec<u8> {
+        let mut entry = Vec::with_capacity(256);
+        let priority = match self.priority {
+            Priority::Error => b"3",
+            Priority::Warning => b"4",
+            Priority::Info => b"6",
+        };
+        field(&mut entry, "PRIORITY", priority);
+        field(&mut entry, "SYSLOG_IDENTIFIER", IDENTIFIER);
+        field(&mut entry, "MESSAGE_ID", self.id.as_bytes());
+        field(&mut entry, "BOX_NAME", box_name.as_bytes());
+        if let Some(outcome) = self.outcome {
+            field(&mut entry, "BOX_RESULT", outcome.result.as_str().as_bytes());
+            let (code, status) = match outcome.exit {
+                Exit::Status(status) => ("exited", status.to_string()),
+                Exit::Signal { signal, dumped } => (
+                    if dumped { "dumped" } else { "killed" },
+                    // systemd writes signals without their SIG.
+                    signal_name(signal).trim_start_matches("SIG").to_owned(),
+                ),
+                Exit::Unknown => ("unknown", String::new()),
+            };
+            field(&mut entry, "EXIT_CODE", code.as_bytes());
+            field(&mut entry, "EXIT_STATUS", status.as_bytes());
+        }
+        field(&mut entry, "MESSAGE", self.text.as_bytes());
+        entry
+    }
+}
+
+/// The line in `systemctl status` while the box runs.
+pub fn running(subject: &Subject<'_>) -> String {
+    format!("running, pid {}", subject.pid)
+}
+
+/// The line in `systemctl status` after a notice.
+pub fn status_of(notice: Notice, subject: &Subject<'_>) -> String {
+    match notice {
+        Notice::Stopping => format!(
+            "stopping: {} was sent, all is killed after {:?}",
+            signal_name(subject.stop_signal),
+            subject.stop_timeout
+        ),
+        Notice::Killed(Killed::Timeout) => format!(
+            "stopping: killed, as it did not stop within {:?} of {}",
+            subject.stop_timeout,
+            signal_name(subject.stop_signal)
+        ),
+        Notice::Killed(Killed::Unheard) => {
+            format!(
+                "stopping: killed, as it does not handle {}",
+                signal_name(subject.stop_signal)
+            )
+        }
+        Notice::OomKill(_) => format!(
+            "{}; processes of it were killed: {}",
+            running(subject),
+            out_of_memory(subject)
+        ),
+        Notice::Stuck => "stopping: processes are left that SIGKILL does not end".to_owned(),
+        Notice::Ended(outcome) => ended(outcome, subject),
+    }
+}
+
+fn ended(outcome: Outcome, subject: &Subject<'_>) -> String {
+    match (outcome.result, outcome.exit) {
+        (Result::OomKill, _) => format!("was killed: {}", out_of_memory(subject)),
+        (Result::Timeout, _) => format!(
+            "was killed: it did not stop within {:?} of {}",
+            subject.stop_timeout,
+            signal_name(subject.stop_signal)
+        ),
+        (Result::Success, Exit::Status(0)) => "ended".to_owned(),
+        (Result::Success, _) => "stopped".to_owned(),
+        (_, Exit::Status(status)) => format!("ended with exit status {status}"),
+        (_, Exit::Signal { signal, dumped }) => format!(
+            "was ended by {}{}",
+            signal_name(signal),
+            if dumped { " and left a core" } else { "" }
+        ),
+        (_, Exit::Unknown) => {
+            "ended, and its exit status is unknown: it ended under another supervisor than the one that \
+             started it, and kernels before 6.15 keep no record"
+                .to_owned()
+        }
+    }
+}
+
+fn out_of_memory(subject: &Subject<'_>) -> String {
+    match subject.memory_limit {
+        Some(limit) => format!("out of memory (limit {})", size(limit)),
+        None => "out of memory (the host's: the box has no limit)".to_owned(),
+    }
+}
+
+/// A size as the definition writes it, in the greatest unit that divides it.
+fn size(bytes: u64) -> String {
+    for (unit, shift) in [("T", 40), ("G", 30), ("M", 20), ("K", 10)] {
+        if bytes != 0 && bytes.trailing_zeros() >= shift {
+            return format!("{}{unit}", bytes >> shift);
+        }
+    }
+    bytes.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUBJECT: Subject<'static> = Subject {
+        name: "web",
+        pid: 42,
+        stop_signal: 15,
+        stop_timeout: Duration::from_secs(10),
+        memory_limit: Some(64 << 20),
+    };
+
+    fn outcome(result: Result, exit: Exit) -> Notice {
+        Notice::Ended(Outcome {
+            result,
+            exit,
+            status: 0,
+        })
+    }
+
+    #[test]
+    fn an_end_says_how() {
+        let killed = Exit::Signal {
+            signal: 9,
+            dumped: false,
+        };
+        for (notice, expected) in [
+            (
+                outcome(Result::OomKill, killed),
+                "was killed: out of memory (limit 64M)",
+            ),
+            (
+                outcome(Result::Timeout, killed),
+                "was killed: it did not stop within 10s of SIGTERM",
+            ),
+            (outcome(Result::Success, killed), "stopped"),
+            (outcome(Result::Success, Exit::Status(0)), "ended"),
+            (
+                outcome(Result::ExitCode, Exit::Status(3)),
+                "ended with exit status 3",
+            ),
+            (
+                outcome(
+                    Result::CoreDump,
+                    Exit::Signal {
+                        signal: 11,
+                        dumped: true,
+                    },
+                ),
+                "was ended by SIGSEGV and left a core",
+            ),
+        ] {
+            assert_eq!(status_of(notice, &SUBJECT), expected);
+        }
+    }
+
+    #[test]
+    fn an_entry_has_the_fields_that_tell_it_from_others() {
+        let notice = outcome(
+            Result::Signal,
+            Exit::Signal {
+                signal: 6,
+                dumped: false,
+            },
+        );
+        let message = Message::of(notice, &SUBJECT).expect("is said");
+        assert_eq!(
+            String::from_utf8(message.entry("web")).expect("is text"),
+            "PRIORITY=4\nSYSLOG_IDENTIFIER=box-supervisor\n\
+             MESSAGE_ID=3791e04bc2bb4303996efe9b2b2dc398\nBOX_NAME=web\nBOX_RESULT=signal\n\
+             EXIT_CODE=killed\nEXIT_STATUS=ABRT\nMESSAGE=box web was ended by SIGABRT\n"
+        );
+    }
+
+    #[test]
+    fn the_catalog_explains_every_message() {
+        let catalog = include_str!("../../packaging/boxd.catalog");
+        let source = include_str!("message.rs");
+        let ids: Vec<&str> = source
+            .split('"')
+            .filter(|text| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .collect();
+        assert_eq!(ids.len(), 8);
+        for id in ids {
+            assert!(catalog.contains(&format!("-- {id}\n")), "{id}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_written_as_in_a_definition() {
+        for (bytes, text) in [
+            (64 << 20, "64M"),
+            (1 << 30, "1G"),
+            (1536 << 20, "1536M"),
+            (1000, "1000"),
+            (0, "0"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+}

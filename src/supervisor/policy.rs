@@ -1,0 +1,699 @@
+//! What the supervisor decides: `(State, Event, now) -> (State, Actions)`, without a system call.
+//!
+//! ```text
+//!              Stop                    Deadline: kill all
+//!   Running ──────────► Stopping ─────────────────────────┐
+//!      │   signal          │                              ▼
+//!      │                   │ Exited: kill the rest     Killing ◄─┐
+//!      │                   └─────────────────────────►    │      │ Exited or Empty,
+//!      │ Exited: kill the rest                            │ ─────┘ one is missing
+//!      │ Stop that would go unheard: kill all             │
+//!      └─────────────────────────────────────────────►    │ both known, or Deadline
+//!                                                         ▼
+//!                                                     Draining
+//!                                                         │ OutputSent, or Deadline
+//!                                                         ▼
+//!                                                       Ended
+//! ```
+//!
+//! The first process takes its whole pid namespace with it, but a process that came in by another way, such as
+//! `boxctl exec`, may outlive it in the cgroup. So whatever ends a box, all of its cgroup is killed, and its
+//! output is complete only when the cgroup is empty.
+//!
+//! Times are those of `CLOCK_MONOTONIC`, which stands still while the machine sleeps.
+
+use std::time::Duration;
+
+/// From the kill of all to the admission that the kernel does not let go of them.
+pub const KILL_WAIT: Duration = Duration::from_secs(10);
+
+/// For the output that is left when the box is gone: a journal that does not take it in this time is stuck.
+pub const DRAIN_WAIT: Duration = Duration::from_secs(10);
+
+/// A first process killed so soon after the kernel killed for memory was killed for memory.
+const OOM_WINDOW: Duration = Duration::from_secs(10);
+
+/// How a box is stopped, as its document says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Asks the first process to stop.
+    pub signal: i32,
+    /// From the signal to the kill of all.
+    pub timeout: Duration,
+}
+
+/// How the first process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// By exit(3).
+    Status(u8),
+    /// By a signal.
+    Signal {
+        /// Its number.
+        signal: i32,
+        /// It left a core.
+        dumped: bool,
+    },
+    /// It is gone, and nobody can say how: its supervisor was not its parent, and the kernel keeps no record.
+    Unknown,
+}
+
+/// Why the supervisor killed a box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Killed {
+    /// The stop signal did not end it in time.
+    Timeout,
+    /// The stop signal would have had no effect: pid 1 of a namespace is spared the default action of signals,
+    /// which for any other process would have been the end.
+    Unheard,
+}
+
+/// Where a box is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It runs.
+    Running,
+    /// It was asked to stop.
+    Stopping {
+        /// Then all is killed.
+        until: Duration,
+    },
+    /// All of it was killed.
+    Killing {
+        /// Then the supervisor gives up.
+        until: Duration,
+    },
+    /// It is gone, and what it said is being sent.
+    Draining {
+        /// Then the rest is dropped.
+        until: Duration,
+    },
+    /// Nothing is left to do.
+    Ended,
+}
+
+/// All that the decisions depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// Where the box is in its life.
+    pub phase: Phase,
+    /// A stop was asked for.
+    pub requested: bool,
+    /// The supervisor killed it.
+    pub killed: Option<Killed>,
+    /// How the first process ended, once it did.
+    pub exit: Option<Exit>,
+    /// The first process was killed for want of memory.
+    pub oom: bool,
+    /// No process is left in the cgroup.
+    pub empty: bool,
+    /// The last kill for want of memory in the box.
+    pub oom_seen: Option<Duration>,
+}
+
+/// What happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// systemd, or somebody with a signal, wants the box to end.
+    Stop {
+        /// The first process handles, blocks or ignores the stop signal, so it will have its say.
+        heard: bool,
+    },
+    /// The first process ended.
+    Exited(Exit),
+    /// The cgroup holds no process any more.
+    Empty,
+    /// The kernel killed processes of the box for want of memory.
+    OomKill {
+        /// So many since the last time.
+        processes: u64,
+    },
+    /// All output is sent.
+    OutputSent,
+    /// The time of the phase has passed.
+    Deadline,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Tell systemd that the box is being stopped, and that it may take so long.
+    TellStopping(Duration),
+    /// Thaw the cgroup: a frozen process hears no signal.
+    Thaw,
+    /// Send the stop signal to the first process.
+    Signal,
+    /// Keep in mind, for a supervisor to come, that the box is being stopped since now.
+    RecordStop,
+    /// Kill every process in the cgroup.
+    KillAll,
+    /// Say something in the journal and in the unit's status.
+    Say(Notice),
+    /// Count what is left of the output and drop it.
+    DropOutput,
+    /// Forget the box and exit with this status.
+    Exit(u8),
+}
+
+/// Something worth saying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// The stop signal was sent.
+    Stopping,
+    /// All is killed, for this reason.
+    Killed(Killed),
+    /// The kernel killed so many processes for want of memory.
+    OomKill(u64),
+    /// Processes are left that even SIGKILL does not end.
+    Stuck,
+    /// It is over.
+    Ended(Outcome),
+}
+
+/// How a box ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// The word for it.
+    pub result: Result,
+    /// How its first process ended.
+    pub exit: Exit,
+    /// The exit status that says so to systemd.
+    pub status: u8,
+}
+
+/// How a box ended, in the words of systemd's `Result` property where it has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Result {
+    /// Of itself with status 0, or as it was asked to.
+    Success,
+    /// With another status.
+    ExitCode,
+    /// By a signal nobody here sent.
+    Signal,
+    /// By a signal, leaving a core.
+    CoreDump,
+    /// Killed by the kernel for want of memory.
+    OomKill,
+    /// Killed because it did not stop in time.
+    Timeout,
+    /// Nobody can say.
+    Unknown,
+}
+
+impl Result {
+    /// As it is written in `BOX_RESULT=`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Result::Success => "success",
+            Result::ExitCode => "exit-code",
+            Result::Signal => "signal",
+            Result::CoreDump => "core-dump",
+            Result::OomKill => "oom-kill",
+            Result::Timeout => "timeout",
+            Result::Unknown => "unknown",
+        }
+    }
+}
+
+impl State {
+    /// A box that runs; `stopping` is when an earlier supervisor asked it to stop.
+    pub fn begin(rules: &Rules, stopping: Option<Duration>) -> State {
+        State {
+            phase: match stopping {
+                None => Phase::Running,
+                Some(since) => Phase::Stopping {
+                    until: since + rules.timeout,
+                },
+            },
+            requested: stopping.is_some(),
+            killed: None,
+            exit: None,
+            oom: false,
+            empty: false,
+            oom_seen: None,
+        }
+    }
+
+    /// When [`Event::Deadline`] is due.
+    pub fn deadline(&self) -> Option<Duration> {
+        match self.phase {
+            Phase::Running | Phase::Ended => None,
+            Phase::Stopping { until } | Phase::Killing { until } | Phase::Draining { until } => {
+                Some(until)
+            }
+        }
+    }
+
+    /// What follows from an event. Events that mean nothing in a phase change nothing.
+    #[must_use]
+    pub fn after(mut self, event: Event, now: Duration, rules: &Rules) -> (State, Vec<Action>) {
+        let mut actions = Vec::new();
+        match (self.phase, event) {
+            (Phase::Ended, _) => {}
+            (Phase::Running, Event::Stop { heard }) => {
+                self.requested = true;
+                actions.push(Action::TellStopping(if heard {
+                    rules.timeout + KILL_WAIT + DRAIN_WAIT
+                } else {
+                    KILL_WAIT + DRAIN_WAIT
+                }));
+                if heard {
+                    self.phase = Phase::Stopping {
+                        until: now + rules.timeout,
+                    };
+                    actions.extend([
+                        Action::Say(Notice::Stopping),
+                        Action::Signal,
+                        Action::RecordStop,
+                        Action::Thaw,
+                    ]);
+                } else {
+                    self.kill(Killed::Unheard, now, &mut actions);
+                }
+            }
+            (Phase::Stopping { .. }, Event::Deadline) => {
+                self.kill(Killed::Timeout, now, &mut actions);
+            }
+            (Phase::Running | Phase::Stopping { .. }, Event::Exited(exit)) => {
+                self.exited(exit, now);
+                actions.push(Action::KillAll);
+                self.phase = Phase::Killing {
+                    until: now + KILL_WAIT,
+                };
+                self.drain_if_gone(now);
+            }
+            (Phase::Running | Phase::Stopping { .. }, Event::Empty) => self.empty = true,
+            (Phase::Killing { .. }, Event::Exited(exit)) => {
+                self.exited(exit, now);
+                self.drain_if_gone(now);
+            }
+            (Phase::Killing { .. }, Event::Empty) => {
+                self.empty = true;
+                self.drain_if_gone(now);
+            }
+            (Phase::Killing { .. }, Event::Deadline) => {
+                if !self.empty {
+                    actions.push(Action::Say(Notice::Stuck));
+                }
+                self.drain(now);
+            }
+            (Phase::Draining { .. }, Event::OutputSent) => self.end(rules, &mut actions),
+            (Phase::Draining { .. }, Event::Deadline) => {
+                actions.push(Action::DropOutput);
+                self.end(rules, &mut actions);
+            }
+            (_, Event::OomKill { processes }) => {
+                self.oom_seen = Some(now);
+                actions.push(Action::Say(Notice::OomKill(processes)));
+            }
+            (
+                Phase::Stopping { .. } | Phase::Killing { .. } | Phase::Draining { .. },
+                Event::Stop { .. },
+            ) => self.requested = true,
+            (Phase::Draining { .. }, Event::Exited(_) | Event::Empty)
+            | (Phase::Running, Event::Deadline)
+            | (
+                Phase::Running | Phase::Stopping { .. } | Phase::Killing { .. },
+                Event::OutputSent,
+            ) => {}
+        }
+        (self, actions)
+    }
+
+    fn kill(&mut self, why: Killed, now: Duration, actions: &mut Vec<Action>) {
+        self.killed = Some(why);
+        self.phase = Phase::Killing {
+            until: now + KILL_WAIT,
+        };
+        actions.extend([Action::Say(Notice::Killed(why)), Action::KillAll]);
+    }
+
+    fn exited(&mut self, exit: Exit, now: Duration) {
+        self.exit = Some(exit);
+        let recent = self.oom_seen.is_some_and(|seen| now <= seen + OOM_WINDOW);
+        let by_kill = match exit {
+            Exit::Signal { signal, .. } => signal == libc::SIGKILL,
+            Exit::Unknown => true,
+            Exit::Status(_) => false,
+        };
+        self.oom = recent && by_kill && self.killed.is_none();
+    }
+
+    fn drain_if_gone(&mut self, now: Duration) {
+        if self.empty && self.exit.is_some() {
+            self.drain(now);
+        }
+    }
+
+    fn drain(&mut self, now: Duration) {
+        self.phase = Phase::Draining {
+            until: now + DRAIN_WAIT,
+        };
+    }
+
+    fn end(&mut self, rules: &Rules, actions: &mut Vec<Action>) {
+        self.phase = Phase::Ended;
+        let outcome = self.outcome(rules);
+        actions.extend([
+            Action::Say(Notice::Ended(outcome)),
+            Action::Exit(outcome.status),
+        ]);
+    }
+
+    /// How the box ended, as far as is known by now.
+    pub fn outcome(&self, rules: &Rules) -> Outcome {
+        const KILLED: u8 = 128 + libc::SIGKILL as u8;
+        let exit = self.exit.unwrap_or(Exit::Unknown);
+        let by_signal = |signal: i32| 128u8.wrapping_add(signal as u8);
+        // A first process that ended of itself just before the kill did what it was asked to.
+        let killed = self.killed.filter(|_| match exit {
+            Exit::Status(_) => false,
+            Exit::Signal { signal, .. } => signal == libc::SIGKILL,
+            Exit::Unknown => true,
+        });
+        let (result, status) = match (killed, exit) {
+            (Some(Killed::Timeout), _) => (Result::Timeout, KILLED),
+            (Some(Killed::Unheard), _) => (Result::Success, 0),
+            (None, _) if self.oom => (Result::OomKill, KILLED),
+            (None, Exit::Status(0)) => (Result::Success, 0),
+            (None, Exit::Status(status)) if self.requested && status == by_signal(rules.signal) => {
+                (Result::Success, 0)
+            }
+            (None, Exit::Status(status)) => (Result::ExitCode, status),
+            (None, Exit::Signal { signal, .. }) if self.requested && signal == rules.signal => {
+                (Result::Success, 0)
+            }
+            (
+                None,
+                Exit::Signal {
+                    signal,
+                    dumped: true,
+                },
+            ) => (Result::CoreDump, by_signal(signal)),
+            (None, Exit::Signal { signal, .. }) => (Result::Signal, by_signal(signal)),
+            (None, Exit::Unknown) if self.requested => (Result::Success, 0),
+            (None, Exit::Unknown) => (Result::Unknown, 255),
+        };
+        Outcome {
+            result,
+            exit,
+            status,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RULES: Rules = Rules {
+        signal: libc::SIGTERM,
+        timeout: Duration::from_secs(5),
+    };
+
+    const SIGKILL: Exit = Exit::Signal {
+        signal: libc::SIGKILL,
+        dumped: false,
+    };
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// Runs events at these seconds from a running box; all actions in order.
+    fn run(events: &[(u64, Event)]) -> (State, Vec<Action>) {
+        let mut state = State::begin(&RULES, None);
+        let mut all = Vec::new();
+        for (at, event) in events {
+            let actions;
+            (state, actions) = state.after(*event, seconds(*at), &RULES);
+            all.extend(actions);
+        }
+        (state, all)
+    }
+
+    fn status(events: &[(u64, Event)]) -> (Result, u8) {
+        let (state, actions) = run(events);
+        assert_eq!(state.phase, Phase::Ended);
+        let Some(Action::Exit(status)) = actions.last() else {
+            panic!("does not exit: {actions:?}");
+        };
+        let outcome = state.outcome(&RULES);
+        assert_eq!(outcome.status, *status);
+        (outcome.result, *status)
+    }
+
+    const STOP: Event = Event::Stop { heard: true };
+
+    #[test]
+    fn a_box_that_ends_of_itself_passes_its_status_on() {
+        for (exit, expected) in [
+            (Exit::Status(0), (Result::Success, 0)),
+            (Exit::Status(3), (Result::ExitCode, 3)),
+            (Exit::Status(143), (Result::ExitCode, 143)),
+            (
+                Exit::Signal {
+                    signal: libc::SIGTERM,
+                    dumped: false,
+                },
+                (Result::Signal, 143),
+            ),
+            (
+                Exit::Signal {
+                    signal: libc::SIGSEGV,
+                    dumped: true,
+                },
+                (Result::CoreDump, 139),
+            ),
+            (SIGKILL, (Result::Signal, 137)),
+            (Exit::Unknown, (Result::Unknown, 255)),
+        ] {
+            let events = [
+                (1, Event::Exited(exit)),
+                (1, Event::Empty),
+                (1, Event::OutputSent),
+            ];
+            assert_eq!(status(&events), expected, "{exit:?}");
+        }
+    }
+
+    #[test]
+    fn a_box_that_stops_as_asked_is_a_success() {
+        for (exit, expected) in [
+            (Exit::Status(0), (Result::Success, 0)),
+            (Exit::Status(143), (Result::Success, 0)),
+            (Exit::Status(1), (Result::ExitCode, 1)),
+            (
+                Exit::Signal {
+                    signal: libc::SIGTERM,
+                    dumped: false,
+                },
+                (Result::Success, 0),
+            ),
+            (
+                Exit::Signal {
+                    signal: libc::SIGSEGV,
+                    dumped: true,
+                },
+                (Result::CoreDump, 139),
+            ),
+            (Exit::Unknown, (Result::Success, 0)),
+        ] {
+            let events = [
+                (1, STOP),
+                (2, Event::Exited(exit)),
+                (2, Event::Empty),
+                (2, Event::OutputSent),
+            ];
+            assert_eq!(status(&events), expected, "{exit:?}");
+        }
+    }
+
+    #[test]
+    fn a_stop_is_told_then_signalled_then_recorded() {
+        let (state, actions) = run(&[(7, STOP)]);
+        assert_eq!(state.phase, Phase::Stopping { until: seconds(12) });
+        assert_eq!(
+            actions,
+            [
+                Action::TellStopping(seconds(25)),
+                Action::Say(Notice::Stopping),
+                Action::Signal,
+                Action::RecordStop,
+                Action::Thaw,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_box_that_ignores_the_signal_is_killed_when_its_time_is_over() {
+        let events = [
+            (7, STOP),
+            (12, Event::Deadline),
+            (12, Event::Empty),
+            (12, Event::Exited(SIGKILL)),
+            (13, Event::OutputSent),
+        ];
+        assert_eq!(status(&events), (Result::Timeout, 137));
+        let (_, actions) = run(&events);
+        assert_eq!(
+            actions[5..],
+            [
+                Action::Say(Notice::Killed(Killed::Timeout)),
+                Action::KillAll,
+                Action::Say(Notice::Ended(Outcome {
+                    result: Result::Timeout,
+                    exit: SIGKILL,
+                    status: 137
+                })),
+                Action::Exit(137)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_box_that_ends_of_itself_just_before_the_kill_has_stopped_in_time() {
+        for (own, expected) in [(0, (Result::Success, 0)), (3, (Result::ExitCode, 3))] {
+            let events = [
+                (7, STOP),
+                (12, Event::Deadline),
+                (12, Event::Exited(Exit::Status(own))),
+                (12, Event::Empty),
+                (12, Event::OutputSent),
+            ];
+            assert_eq!(status(&events), expected);
+        }
+    }
+
+    #[test]
+    fn a_box_deaf_to_the_signal_is_killed_at_once_and_counts_as_stopped() {
+        let events = [
+            (7, Event::Stop { heard: false }),
+            (7, Event::Exited(SIGKILL)),
+            (7, Event::Empty),
+            (7, Event::OutputSent),
+        ];
+        assert_eq!(status(&events), (Result::Success, 0));
+        assert!(!run(&events).1.contains(&Action::Signal));
+    }
+
+    #[test]
+    fn a_kill_soon_after_the_kernel_killed_for_memory_is_one() {
+        let oom = (5, Event::OomKill { processes: 1 });
+        let rest = [(6, Event::Empty), (6, Event::OutputSent)];
+        let after = |at, exit| {
+            let mut events = vec![oom, (at, Event::Exited(exit))];
+            events.extend(rest);
+            status(&events)
+        };
+        assert_eq!(after(6, SIGKILL), (Result::OomKill, 137));
+        assert_eq!(after(6, Exit::Unknown), (Result::OomKill, 137));
+        assert_eq!(after(6, Exit::Status(1)), (Result::ExitCode, 1));
+        assert_eq!(after(60, SIGKILL), (Result::Signal, 137));
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_killed_does_not_hold_the_supervisor() {
+        let (state, actions) = run(&[
+            (1, Event::Exited(Exit::Status(0))),
+            (11, Event::Deadline),
+            (11, Event::OutputSent),
+        ]);
+        assert_eq!(state.phase, Phase::Ended);
+        assert!(actions.contains(&Action::Say(Notice::Stuck)));
+    }
+
+    #[test]
+    fn a_stuck_journal_does_not_hold_the_supervisor() {
+        let (_, actions) = run(&[
+            (1, Event::Exited(Exit::Status(0))),
+            (1, Event::Empty),
+            (11, Event::Deadline),
+        ]);
+        assert_eq!(actions[1], Action::DropOutput);
+        assert_eq!(actions.last(), Some(&Action::Exit(0)));
+    }
+
+    #[test]
+    fn a_stop_goes_on_under_another_supervisor() {
+        let state = State::begin(&RULES, Some(seconds(3)));
+        assert_eq!(state.deadline(), Some(seconds(8)));
+        let (state, actions) = state.after(Event::Deadline, seconds(8), &RULES);
+        assert_eq!(actions[1], Action::KillAll);
+        assert!(state.requested);
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            any::<bool>().prop_map(|heard| Event::Stop { heard }),
+            prop_oneof![
+                any::<u8>().prop_map(Exit::Status),
+                (1..65i32, any::<bool>())
+                    .prop_map(|(signal, dumped)| Exit::Signal { signal, dumped }),
+                Just(Exit::Unknown),
+            ]
+            .prop_map(Event::Exited),
+            Just(Event::Empty),
+            (1..9u64).prop_map(|processes| Event::OomKill { processes }),
+            Just(Event::OutputSent),
+            Just(Event::Deadline),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_every_end_is_reached_in_bounded_time_and_once(
+            events in prop::collection::vec((any_event(), 0..4_000u64), 0..40),
+            adopted in any::<bool>(),
+        ) {
+            let mut now = seconds(100);
+            let mut state = State::begin(&RULES, adopted.then_some(seconds(99)));
+            let mut exits = 0;
+            let mut killed = false;
+            let mut step = |state: State, event, now| {
+                let before = state;
+                let (state, actions) = state.after(event, now, &RULES);
+                for action in &actions {
+                    match action {
+                        Action::KillAll => killed = true,
+                        Action::Exit(_) => exits += 1,
+                        Action::Signal => assert!(!killed, "signals a box it has killed"),
+                        _ => {}
+                    }
+                }
+                if before.phase == Phase::Ended {
+                    assert_eq!(state, before);
+                    assert!(actions.is_empty());
+                }
+                if matches!(state.phase, Phase::Draining { .. } | Phase::Ended) {
+                    assert!(killed, "leaves processes behind without a kill");
+                }
+                assert!(!before.requested || state.requested);
+                state
+            };
+            for (event, milliseconds) in events {
+                now += Duration::from_millis(milliseconds);
+                while let Some(deadline) = state.deadline()
+                    && deadline <= now
+                {
+                    state = step(state, Event::Deadline, deadline);
+                }
+                // The loop tells a deadline when it has passed, never before.
+                if event != Event::Deadline {
+                    state = step(state, event, now);
+                }
+            }
+            state = step(state, Event::Stop { heard: true }, now);
+            let asked = now;
+            while let Some(deadline) = state.deadline() {
+                now = deadline.max(now);
+                state = step(state, Event::Deadline, now);
+            }
+            prop_assert_eq!(state.phase, Phase::Ended);
+            prop_assert!(now <= asked + RULES.timeout + KILL_WAIT + DRAIN_WAIT);
+            prop_assert_eq!(exits, 1);
+        }
+    }
+}

@@ -1,0 +1,705 @@
+//! `box-supervisor` as systemd starts it, with real pipes, a real process in a real cgroup, and real sockets
+//! where systemd and journald listen.
+//!
+//! Needs root and a cgroup2 tree. The supervisor runs in a mount namespace of its own, in which the journal's
+//! socket is a test's; every supervisor is started by a copy of this program, see [`launcher`].
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use boxd::handover::{self, Document};
+use boxd::systemd::notify;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustix::io::FdFlags;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+
+/// Nothing here takes so long unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A box whose payload is a shell script.
+#[derive(Debug, Clone, Copy)]
+struct Payload {
+    script: &'static str,
+    /// It is pid 1 of a pid namespace, as in a real box.
+    namespace: bool,
+    stop_timeout: Duration,
+}
+
+impl Payload {
+    fn new(script: &'static str) -> Payload {
+        Payload {
+            script,
+            namespace: false,
+            stop_timeout: PATIENCE,
+        }
+    }
+}
+
+/// The surroundings of a supervisor: systemd's socket, journald's socket and a cgroup.
+struct Bench {
+    directory: tempfile::TempDir,
+    cgroup: PathBuf,
+    notify: UnixDatagram,
+    journal: Option<UnixDatagram>,
+    /// What systemd's store holds.
+    store: HashMap<String, OwnedFd>,
+    /// The assignments systemd was told, in order.
+    told: Vec<String>,
+    /// The payload's lines that came to the journal.
+    lines: Vec<String>,
+    /// All other entries.
+    entries: Vec<String>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let directory = tempfile::tempdir().expect("makes a directory");
+        fs::create_dir(directory.path().join("journal")).expect("makes a directory");
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let cgroup = cgroup2().join(format!("boxd-test-{}-{number}", std::process::id()));
+        fs::create_dir(&cgroup).expect("makes a cgroup");
+        let notify = UnixDatagram::bind(directory.path().join("notify")).expect("binds");
+        notify.set_nonblocking(true).expect("sets");
+        let mut bench = Bench {
+            directory,
+            cgroup,
+            notify,
+            journal: None,
+            store: HashMap::new(),
+            told: Vec::new(),
+            lines: Vec::new(),
+            entries: Vec::new(),
+        };
+        bench.open_journal();
+        bench
+    }
+
+    fn journal_path(&self) -> PathBuf {
+        self.directory.path().join("journal/socket")
+    }
+
+    fn open_journal(&mut self) {
+        let journal = UnixDatagram::bind(self.journal_path()).expect("binds");
+        journal.set_nonblocking(true).expect("sets");
+        self.journal = Some(journal);
+    }
+
+    fn close_journal(&mut self) {
+        self.journal = None;
+        fs::remove_file(self.journal_path()).expect("removes");
+    }
+
+    /// Starts a payload and its first supervisor.
+    fn launch(&self, payload: Payload) -> Child {
+        self.start(&[
+            ("BENCH_SCRIPT", payload.script),
+            ("BENCH_NAMESPACE", if payload.namespace { "1" } else { "" }),
+            (
+                "BENCH_TIMEOUT",
+                &payload.stop_timeout.as_millis().to_string(),
+            ),
+        ])
+    }
+
+    /// Starts another supervisor from what is in the store; `wrapper` runs it.
+    fn succeed(&self, wrapper: &str) -> Child {
+        let path = self.directory.path().join("store");
+        let _ = fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).expect("binds");
+        let child = self.start(&[("BENCH_HEIR", "1"), ("BENCH_WRAPPER", wrapper)]);
+        let (stream, _) = listener.accept().expect("accepts");
+        for (name, fd) in &self.store {
+            send_fd(&stream, name, fd);
+        }
+        child
+    }
+
+    fn start(&self, environment: &[(&str, &str)]) -> Child {
+        Command::new(std::env::current_exe().expect("is known"))
+            .args(["--exact", "launcher", "--nocapture"])
+            .env("BENCH_DIRECTORY", self.directory.path())
+            .env("BENCH_CGROUP", &self.cgroup)
+            .env("NOTIFY_SOCKET", self.directory.path().join("notify"))
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(self.directory.path().join("stderr")).expect("creates"))
+            .spawn()
+            .expect("starts")
+    }
+
+    /// Takes what has come to the sockets.
+    fn take(&mut self) {
+        while let Some((text, fd)) = receive(&self.notify) {
+            let assignments: Vec<&str> = text.lines().collect();
+            let name = assignments
+                .iter()
+                .find_map(|line| line.strip_prefix("FDNAME="));
+            if assignments.contains(&"FDSTORE=1") {
+                let name = name.expect("has a name").to_owned();
+                assert!(assignments.contains(&"FDPOLL=0"), "{name} may be dropped");
+                self.store.insert(name, fd.expect("has a descriptor"));
+            } else if assignments.contains(&"FDSTOREREMOVE=1") {
+                self.store.remove(name.expect("has a name"));
+            } else {
+                self.told.extend(assignments.into_iter().map(str::to_owned));
+            }
+        }
+        self.take_entries(usize::MAX);
+    }
+
+    fn take_entries(&mut self, most: usize) {
+        let mut buffer = vec![0; 1 << 17];
+        for _ in 0..most {
+            let Some(Ok(length)) = self
+                .journal
+                .as_ref()
+                .map(|journal| journal.recv(&mut buffer))
+            else {
+                return;
+            };
+            let entry = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if entry.contains("\nBOX_STREAM=") {
+                let at = entry.find("\nMESSAGE=").expect("has a message");
+                self.lines.push(
+                    entry[at + "\nMESSAGE=".len()..]
+                        .trim_end_matches('\n')
+                        .to_owned(),
+                );
+            } else {
+                self.entries.push(entry);
+            }
+        }
+    }
+
+    /// Takes until this holds.
+    fn until(&mut self, what: &str, holds: impl Fn(&Bench) -> bool) {
+        let begin = Instant::now();
+        loop {
+            self.take();
+            if holds(self) {
+                return;
+            }
+            assert!(begin.elapsed() < PATIENCE, "never: {what}; {self:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn until_ready(&mut self) {
+        self.until("ready", |bench| {
+            bench.told.iter().any(|line| line == "READY=1")
+        });
+    }
+
+    fn until_line(&mut self, line: &str) {
+        self.until(line, |bench| bench.lines.iter().any(|found| found == line));
+    }
+
+    /// Takes until the supervisor has ended, and what it left.
+    fn until_end(&mut self, supervisor: &mut Child) -> ExitStatus {
+        let begin = Instant::now();
+        loop {
+            self.take();
+            if let Some(status) = supervisor.try_wait().expect("waits") {
+                self.take();
+                return status;
+            }
+            assert!(begin.elapsed() < PATIENCE, "does not end; {self:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn result(&self) -> Option<&str> {
+        self.entries
+            .iter()
+            .flat_map(|entry| entry.lines())
+            .find_map(|field| field.strip_prefix("BOX_RESULT="))
+    }
+
+    fn processes(&self) -> Vec<i32> {
+        processes(&self.cgroup)
+    }
+}
+
+impl std::fmt::Debug for Bench {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bench")
+            .field("told", &self.told)
+            .field("lines", &self.lines.len())
+            .field("entries", &self.entries)
+            .field(
+                "stderr",
+                &fs::read_to_string(self.directory.path().join("stderr")),
+            )
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
+        for _ in 0..1000 {
+            match fs::remove_dir(&self.cgroup) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+fn cgroup2() -> PathBuf {
+    ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|path| path.join("cgroup.procs").exists() && path.join("cgroup.controllers").exists())
+        .expect("a cgroup2 tree is mounted")
+}
+
+fn processes(cgroup: &Path) -> Vec<i32> {
+    fs::read_to_string(cgroup.join("cgroup.procs"))
+        .expect("reads")
+        .lines()
+        .map(|line| line.parse().expect("is a pid"))
+        .collect()
+}
+
+fn send_fd(stream: &UnixStream, name: &str, fd: &OwnedFd) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd.as_fd()];
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+    // A stream keeps no messages apart: each is padded to the same length.
+    let padded = format!("{name:32}");
+    rustix::net::sendmsg(
+        stream,
+        &[IoSlice::new(padded.as_bytes())],
+        &mut ancillary,
+        SendFlags::empty(),
+    )
+    .expect("sends");
+}
+
+fn receive(socket: impl AsFd) -> Option<(String, Option<OwnedFd>)> {
+    receive_up_to(socket, 4096)
+}
+
+fn receive_up_to(socket: impl AsFd, length: usize) -> Option<(String, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut buffer = vec![0; length];
+    let message = rustix::net::recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut buffer)],
+        &mut ancillary,
+        RecvFlags::CMSG_CLOEXEC,
+    )
+    .ok()
+    .filter(|message| message.bytes > 0)?;
+    buffer.truncate(message.bytes);
+    let fd = ancillary
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        })
+        .next();
+    Some((String::from_utf8(buffer).expect("is text"), fd))
+}
+
+fn terminate(supervisor: &Child) {
+    kill(Pid::from_raw(supervisor.id() as i32), Signal::SIGTERM).expect("signals");
+}
+
+/// No test, but the process that starts a supervisor: it stands in for `boxd run` and, for an heir, for systemd.
+#[test]
+fn launcher() {
+    let Some(directory) = std::env::var_os("BENCH_DIRECTORY").map(PathBuf::from) else {
+        return;
+    };
+    // What the shell around cargo had open would stand where the descriptors belong.
+    boxd::sys::close_from(3).expect("closes");
+    let text = |name| std::env::var(name).unwrap_or_default();
+    let cgroup = PathBuf::from(text("BENCH_CGROUP"));
+    let descriptors = if text("BENCH_HEIR").is_empty() {
+        begin(
+            &cgroup,
+            &text("BENCH_SCRIPT"),
+            !text("BENCH_NAMESPACE").is_empty(),
+            text("BENCH_TIMEOUT").parse().expect("is a number"),
+        )
+    } else {
+        inherit(&directory)
+    };
+    unshare(CloneFlags::CLONE_NEWNS).expect("unshares");
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("makes private");
+    mount(Some("run"), "/run", Some("tmpfs"), MsFlags::empty(), none).expect("mounts");
+    fs::create_dir_all("/run/systemd/journal").expect("makes a directory");
+    let journal = directory.join("journal");
+    let at = "/run/systemd/journal";
+    mount(Some(&journal), at, none, MsFlags::MS_BIND, none).expect("binds");
+
+    let away: Vec<(String, OwnedFd)> = descriptors
+        .into_iter()
+        .map(|(name, fd)| {
+            let away = rustix::io::fcntl_dupfd_cloexec(&fd, 100).expect("duplicates");
+            (name, away)
+        })
+        .collect();
+    let mut passed = Vec::new();
+    let mut names = Vec::new();
+    for (name, fd) in away {
+        let fd = rustix::io::fcntl_dupfd_cloexec(&fd, 3).expect("duplicates");
+        assert_eq!(fd.as_raw_fd() as usize, 3 + passed.len());
+        rustix::io::fcntl_setfd(&fd, FdFlags::empty()).expect("sets");
+        passed.push(fd);
+        names.push(name);
+    }
+    let mut words = vec![env!("CARGO_BIN_EXE_box-supervisor").to_owned()];
+    let wrapper = text("BENCH_WRAPPER");
+    words.splice(0..0, wrapper.split_whitespace().map(str::to_owned));
+    let error = Command::new(&words[0])
+        .args(&words[1..])
+        .env("LISTEN_PID", std::process::id().to_string())
+        .env("LISTEN_FDS", passed.len().to_string())
+        .env("LISTEN_FDNAMES", names.join(":"))
+        .exec();
+    panic!("{error}");
+}
+
+#[expect(
+    clippy::zombie_processes,
+    reason = "this process becomes the supervisor, which waits for it"
+)]
+fn begin(
+    cgroup: &Path,
+    script: &str,
+    namespace: bool,
+    stop_timeout: u64,
+) -> Vec<(String, OwnedFd)> {
+    let (stdout, stdout_writer) = io::pipe().expect("makes a pipe");
+    let (stderr, stderr_writer) = io::pipe().expect("makes a pipe");
+    let enter = if namespace {
+        "exec unshare --pid --fork /bin/sh -c \"$2\""
+    } else {
+        "exec /bin/sh -c \"$2\""
+    };
+    let child = Command::new("/bin/sh")
+        .args(["-c", &format!("echo $$ >\"$1\"; {enter}"), "sh"])
+        .arg(cgroup.join("cgroup.procs"))
+        .arg(script)
+        .stdin(Stdio::null())
+        .stdout(stdout_writer)
+        .stderr(stderr_writer)
+        .spawn()
+        .expect("starts");
+    let pid = if namespace {
+        loop {
+            let found = processes(cgroup);
+            let other = found.iter().find(|pid| **pid != child.id() as i32);
+            if let Some(pid) = other {
+                break *pid;
+            }
+        }
+    } else {
+        let events = cgroup.join("cgroup.events");
+        let populated = || {
+            fs::read_to_string(&events)
+                .expect("reads")
+                .contains("populated 1")
+        };
+        let entered = || fs::read_to_string(format!("/proc/{}/cgroup", child.id()));
+        while !populated() && entered().is_ok_and(|text| !text.contains("boxd-test")) {
+            std::thread::yield_now();
+        }
+        child.id() as i32
+    };
+    let pidfd = rustix::process::pidfd_open(
+        rustix::process::Pid::from_raw(pid).expect("is no zero"),
+        rustix::process::PidfdFlags::empty(),
+    )
+    .expect("opens");
+    let document = handover::seal(&Document {
+        version: handover::VERSION,
+        boxd: env!("CARGO_PKG_VERSION").into(),
+        name: "test".parse().expect("is a name"),
+        description: "A test".into(),
+        pid,
+        started: 0,
+        cgroup: cgroup.to_owned(),
+        scope: "box-test.scope".into(),
+        ids: None,
+        root: "host".into(),
+        stop_signal: libc::SIGTERM,
+        stop_timeout: Duration::from_millis(stop_timeout),
+    })
+    .expect("seals");
+    let all = [
+        (handover::FD_DOCUMENT, document),
+        (handover::FD_PROCESS, pidfd),
+        (handover::FD_STDOUT, stdout.into()),
+        (handover::FD_STDERR, stderr.into()),
+    ];
+    all.into_iter()
+        .map(|(name, fd)| {
+            notify::store(name, fd.as_fd()).expect("stores");
+            (name.to_owned(), fd)
+        })
+        .collect()
+}
+
+fn inherit(directory: &Path) -> Vec<(String, OwnedFd)> {
+    let stream = UnixStream::connect(directory.join("store")).expect("connects");
+    std::iter::from_fn(|| receive_up_to(&stream, 32))
+        .map(|(name, fd)| (name.trim_end().to_owned(), fd.expect("has a descriptor")))
+        .collect()
+}
+
+#[test]
+fn a_box_is_ready_its_output_reaches_the_journal_and_its_status_is_passed_on() {
+    let mut bench = Bench::new();
+    let mut supervisor = bench.launch(Payload::new("echo one; echo two >&2; printf half; exit 3"));
+    let status = bench.until_end(&mut supervisor);
+    assert_eq!(status.code(), Some(3), "{bench:?}");
+    let mut lines = bench.lines.clone();
+    lines.sort();
+    assert_eq!(lines, ["half", "one", "two"]);
+    assert_eq!(bench.told[0], "READY=1");
+    assert!(bench.told[1].starts_with("STATUS=running, pid "));
+    assert_eq!(
+        bench.told.last().map(String::as_str),
+        Some("STATUS=ended with exit status 3")
+    );
+    assert_eq!(bench.result(), Some("exit-code"));
+    assert!(bench.store.is_empty(), "{:?}", bench.store);
+}
+
+#[test]
+fn a_box_ended_by_a_signal_gives_128_and_its_number() {
+    let mut bench = Bench::new();
+    let mut supervisor = bench.launch(Payload::new("kill -USR1 $$"));
+    assert_eq!(bench.until_end(&mut supervisor).code(), Some(138));
+    assert_eq!(bench.result(), Some("signal"));
+}
+
+#[test]
+fn a_box_that_handles_the_stop_signal_has_its_say() {
+    let mut bench = Bench::new();
+    let mut supervisor = bench.launch(Payload::new(
+        "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.01; done",
+    ));
+    bench.until_line("up");
+    terminate(&supervisor);
+    assert_eq!(bench.until_end(&mut supervisor).code(), Some(0));
+    assert_eq!(bench.lines, ["up", "bye"]);
+    assert!(bench.told.iter().any(|line| line == "STOPPING=1"));
+    assert!(
+        bench
+            .told
+            .iter()
+            .any(|line| line.starts_with("EXTEND_TIMEOUT_USEC="))
+    );
+    assert_eq!(bench.result(), Some("success"));
+}
+
+#[test]
+fn a_box_that_ignores_the_stop_signal_is_killed_with_all_its_processes() {
+    let mut bench = Bench::new();
+    let mut supervisor = bench.launch(Payload {
+        stop_timeout: Duration::from_millis(100),
+        ..Payload::new("trap '' TERM; setsid sleep 1000 & echo up; while :; do sleep 0.01; done")
+    });
+    bench.until_line("up");
+    terminate(&supervisor);
+    assert_eq!(bench.until_end(&mut supervisor).code(), Some(137));
+    assert_eq!(bench.result(), Some("timeout"));
+    assert!(bench.processes().is_empty());
+}
+
+#[test]
+fn pid_1_without_a_handler_is_killed_at_once_and_counts_as_stopped() {
+    let mut bench = Bench::new();
+    let mut supervisor = bench.launch(Payload {
+        namespace: true,
+        // Far beyond the patience of this test.
+        stop_timeout: Duration::from_secs(3600),
+        ..Payload::new("echo up; exec sleep 1000")
+    });
+    bench.until_line("up");
+    // The shell may still be about to become sleep; as pid 1 without a handler both are deaf.
+    terminate(&supervisor);
+    assert_eq!(bench.until_end(&mut supervisor).code(), Some(0));
+    assert!(bench.processes().is_empty());
+}
+
+#[test]
+fn what_outlives_the_first_process_is_killed() {
+    let mut bench = Bench::new();
+    let mut supervisor = bench.launch(Payload::new("setsid sleep 1000 & exit 0"));
+    assert_eq!(bench.until_end(&mut supervisor).code(), Some(0));
+    assert!(bench.processes().is_empty());
+}
+
+#[test]
+fn output_survives_a_journal_that_goes_and_comes_back() {
+    let mut bench = Bench::new();
+    let mut supervisor = bench.launch(Payload::new(
+        "trap 'exit 0' TERM; n=0; while :; do n=$((n+1)); echo $n; sleep 0.002; done",
+    ));
+    bench.until_line("20");
+    bench.close_journal();
+    std::thread::sleep(Duration::from_millis(100));
+    bench.open_journal();
+    let before = bench.lines.len();
+    bench.until("more lines", |bench| bench.lines.len() > before + 50);
+    terminate(&supervisor);
+    assert_eq!(bench.until_end(&mut supervisor).code(), Some(0));
+    let numbers: Vec<usize> = bench
+        .lines
+        .iter()
+        .map(|line| line.parse().expect("is a number"))
+        .collect();
+    // What the old socket held when it was closed is gone with it; the supervisor loses nothing and doubles
+    // nothing.
+    assert!(numbers.is_sorted());
+    assert!(
+        numbers
+            .windows(2)
+            .filter(|pair| pair[0] + 1 != pair[1])
+            .count()
+            <= 1
+    );
+}
+
+#[test]
+fn a_flood_waits_for_a_slow_journal_and_none_of_it_is_lost() {
+    let mut bench = Bench::new();
+    let mut supervisor = bench.launch(Payload::new("exec seq 1 100000"));
+    bench.until_ready();
+    let mut greatest = 0;
+    for _ in 0..200 {
+        bench.take_entries(50);
+        let status = fs::read_to_string(format!("/proc/{}/status", supervisor.id()));
+        let anonymous = status.ok().and_then(|text| {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("RssAnon:"))?;
+            line.trim_end_matches("kB").trim().parse::<u32>().ok()
+        });
+        greatest = greatest.max(anonymous.expect("the supervisor lives"));
+    }
+    assert_eq!(bench.until_end(&mut supervisor).code(), Some(0));
+    assert_eq!(bench.lines.len(), 100_000);
+    let in_order = (1..=100_000usize).map(|number| number.to_string());
+    assert!(
+        bench
+            .lines
+            .iter()
+            .zip(in_order)
+            .all(|(line, number)| *line == number)
+    );
+    assert!(greatest < 2048, "{greatest} KiB");
+}
+
+#[test]
+fn a_stuck_journal_does_not_hold_a_stop_and_what_is_dropped_is_counted() {
+    let mut bench = Bench::new();
+    let mut supervisor = bench.launch(Payload::new("exec yes"));
+    bench.until_ready();
+    bench.close_journal();
+    std::thread::sleep(Duration::from_millis(50));
+    terminate(&supervisor);
+    let status = bench.until_end(&mut supervisor);
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(
+        bench.told.last().map(String::as_str),
+        Some("STATUS=stopped")
+    );
+}
+
+#[test]
+fn a_killed_supervisor_leaves_the_box_and_its_heirs_lose_and_double_no_line() {
+    let mut bench = Bench::new();
+    let mut supervisor = bench.launch(Payload::new(
+        "trap 'exit 7' TERM; n=0; while :; do n=$((n+1)); echo $n; \
+         [ $((n % 500)) = 0 ] && sleep 0.01; done",
+    ));
+    bench.until_ready();
+    let payload = bench.processes();
+    for round in 0..20 {
+        let lines = bench.lines.len() + 100 + 37 * round;
+        bench.until("lines", |bench| bench.lines.len() >= lines);
+        supervisor.kill().expect("kills");
+        assert_eq!(
+            supervisor.wait().expect("waits").signal(),
+            Some(libc::SIGKILL)
+        );
+        bench.take();
+        assert_eq!(bench.processes()[0], payload[0]);
+        supervisor = bench.succeed("");
+    }
+    let lines = bench.lines.len() + 100;
+    bench.until("lines", |bench| bench.lines.len() >= lines);
+    let ready = bench.told.iter().filter(|line| *line == "READY=1").count();
+    assert!(ready >= 2, "{ready}");
+    terminate(&supervisor);
+    let status = bench.until_end(&mut supervisor);
+    for (index, line) in bench.lines.iter().enumerate() {
+        assert_eq!(*line, (index + 1).to_string());
+    }
+    // The payload was the first supervisor's child, and this test does not wait for it: what the kernel keeps
+    // of a process nobody has waited for tells its status.
+    assert_eq!(status.code(), Some(7), "{bench:?}");
+    assert!(bench.store.is_empty());
+}
+
+#[test]
+fn a_box_that_ends_while_nobody_supervises_is_reported_by_the_heir() {
+    let mut bench = Bench::new();
+    let mut supervisor = bench.launch(Payload::new("echo up; sleep 0.2; echo last; exit 0"));
+    bench.until_line("up");
+    supervisor.kill().expect("kills");
+    supervisor.wait().expect("waits");
+    bench.take();
+    bench.until("its end", |bench| bench.processes().is_empty());
+    let mut heir = bench.succeed("");
+    let status = bench.until_end(&mut heir);
+    assert!(
+        matches!(status.code(), Some(0 | 255)),
+        "{status:?} {bench:?}"
+    );
+    assert_eq!(bench.lines, ["up", "last"]);
+}
+
+#[test]
+fn without_descriptors_there_is_nothing_to_supervise() {
+    let output = Command::new(env!("CARGO_BIN_EXE_box-supervisor"))
+        .env_remove("LISTEN_PID")
+        .stdin(Stdio::null())
+        .output()
+        .expect("runs");
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).expect("is text");
+    assert!(
+        text.contains("box-supervisor is started by `boxd run NAME`"),
+        "{text}"
+    );
+}
