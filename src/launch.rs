@@ -33,6 +33,7 @@ use crate::systemd::scope::{Process, Request};
 
 pub mod channel;
 pub mod child;
+pub mod environment;
 mod error;
 pub mod protocol;
 pub mod run_directory;

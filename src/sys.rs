@@ -9,6 +9,7 @@ use std::fmt;
 mod clone;
 mod descriptor;
 mod exec;
+mod interface;
 mod keyring;
 mod mount;
 mod passed;
@@ -16,9 +17,10 @@ mod pidfd;
 mod seccomp;
 mod signal;
 
-pub use clone::{Fork, clone3};
+pub use clone::{Fork, clone3, exit_now};
 pub use descriptor::{close_all_but, close_from, close_on_exec_from};
 pub use exec::exec_with_descriptors;
+pub use interface::bring_loopback_up;
 pub use keyring::join_new_session_keyring;
 pub use mount::{MountAttributes, Propagation, mount_setattr};
 pub use passed::take_passed;
@@ -46,6 +48,13 @@ impl Error {
             call: call.into(),
             errno: errno.into_errno(),
         }
+    }
+
+    /// The same error with what the kernel said about it besides the number.
+    #[must_use]
+    pub fn with_remark(mut self, remark: &str) -> Self {
+        self.call = format!("{} ({remark})", self.call);
+        self
     }
 
     /// What the kernel answered.

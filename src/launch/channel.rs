@@ -2,7 +2,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -126,20 +126,6 @@ impl ChildEnd {
         let at_once = Timespec::default();
         poll(&mut descriptors, Some(&at_once)).is_ok()
             && descriptors[0].revents().contains(PollFlags::HUP)
-    }
-
-    /// The same end at another number, which was free; close-on-exec.
-    pub fn move_to(self, number: RawFd) -> Result<Self, sys::Error> {
-        if self.0.fd.as_raw_fd() == number {
-            return Ok(self);
-        }
-        let fd = rustix::io::fcntl_dupfd_cloexec(&self.0.fd, number).called(|| {
-            format!(
-                "fcntl({}, F_DUPFD_CLOEXEC, {number})",
-                self.0.fd.as_raw_fd()
-            )
-        })?;
-        Ok(ChildEnd(Socket { fd, ..self.0 }))
     }
 }
 

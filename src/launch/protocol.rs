@@ -4,6 +4,8 @@
 //! datagram of a `SOCK_SEQPACKET` pair, so a message is whole or absent; the end of the other side is an
 //! error with words.
 
+use std::error::Error;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -40,4 +42,95 @@ pub struct Failure {
     pub path: Option<PathBuf>,
     /// Exit status the unit gets: systemd's numbers, `EXIT_*` of systemd.exec(5).
     pub status: u8,
+}
+
+/// Most bytes of one text in a failure, so that every failure fits into a message.
+const TEXT_MAX: usize = 4096;
+
+/// Most causes in a failure.
+const CAUSES_MAX: usize = 8;
+
+/// An exit status for a step of the launch that failed; "Process Exit Codes" in systemd.exec(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status(pub u8);
+
+impl Status {
+    /// `EX_CONFIG`.
+    pub const CONFIGURATION: Self = Status(78);
+    /// `EXIT_CHDIR`.
+    pub const DIRECTORY: Self = Status(200);
+    /// `EXIT_EXEC`.
+    pub const EXEC: Self = Status(203);
+    /// `EXIT_LIMITS`.
+    pub const LIMITS: Self = Status(205);
+    /// `EXIT_SIGNAL_MASK`.
+    pub const SIGNALS: Self = Status(207);
+    /// `EXIT_STDOUT`.
+    pub const STREAMS: Self = Status(209);
+    /// `EXIT_GROUP`.
+    pub const GROUP: Self = Status(216);
+    /// `EXIT_USER`.
+    pub const USER: Self = Status(217);
+    /// `EXIT_CAPABILITIES`.
+    pub const CAPABILITIES: Self = Status(218);
+    /// `EXIT_SETSID`.
+    pub const SESSION: Self = Status(220);
+    /// `EXIT_NETWORK`.
+    pub const NETWORK: Self = Status(225);
+    /// `EXIT_NAMESPACE`.
+    pub const NAMESPACE: Self = Status(226);
+    /// `EXIT_NO_NEW_PRIVILEGES`.
+    pub const NO_NEW_PRIVILEGES: Self = Status(227);
+    /// `EXIT_KEYRING`.
+    pub const KEYRING: Self = Status(237);
+}
+
+impl Failure {
+    /// From an error whose sentence begins with "cannot".
+    pub fn of(error: &dyn Error, status: Status) -> Self {
+        let sentence = error.to_string();
+        let attempt = sentence.strip_prefix("cannot ").unwrap_or(&sentence);
+        Failure {
+            attempt: shortened(attempt),
+            causes: causes(error.source()),
+            path: None,
+            status: status.0,
+        }
+    }
+
+    /// From an error that is the cause of failing at something.
+    pub fn at(attempt: &str, cause: &(dyn Error + 'static), status: Status) -> Self {
+        Failure {
+            attempt: attempt.to_owned(),
+            causes: causes(Some(cause)),
+            path: None,
+            status: status.0,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    /// One sentence: "cannot mount proc at "/proc": fsmount(…): EPERM: Operation not permitted".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {}", self.attempt)?;
+        self.causes
+            .iter()
+            .try_for_each(|cause| write!(f, ": {cause}"))
+    }
+}
+
+impl Error for Failure {}
+
+fn causes<'a>(first: Option<&'a (dyn Error + 'static)>) -> Vec<String> {
+    std::iter::successors(first, |error| (*error).source())
+        .take(CAUSES_MAX)
+        .map(|error| shortened(&error.to_string()))
+        .collect()
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().find(|(at, _)| *at >= TEXT_MAX) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
 }

@@ -1,11 +1,28 @@
 //! The launcher's side of the mounts: what is the host's is cloned with the host's privileges, shifted into the
 //! box's ids, and handed to the child as mounts that are attached nowhere.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 
-use crate::plan::Plan;
-use crate::sys;
+use nix::sched::CloneFlags;
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+use super::file_system::{self, Setting};
+use super::mounts::restrictions;
+use super::root;
+use crate::identity::IdRange;
+use crate::plan::{MountFlags, MountStep, Plan, Upper, What};
+use crate::sys::{self, Called as _, MountAttributes, Propagation};
+
+/// Permission bits of directories of the host made on the way to what a box keeps: what lies in it may hold
+/// setuid files of the box's making.
+const CLOSED: u32 = 0o700;
+
+/// Permission bits of a store and of a kept upper layer until the box changes them.
+const OPEN: Mode = Mode::from_raw_mode(0o755);
 
 /// What of the host could not be made ready for the box.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +38,66 @@ pub enum Error {
         #[source]
         source: sys::Error,
     },
+    /// The file system cannot shift owners.
+    #[error(
+        "cannot show {path:?} of the host with the box's owners: its file system, or one mounted below it, has no \
+         idmapped mounts; move it to one that has (ext4, xfs, btrfs), or let [security] users be \"host\""
+    )]
+    Idmap {
+        /// On the host.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: sys::Error,
+    },
+    /// A flag of the mount was refused.
+    #[error("cannot restrict the mount of {path:?} of the host")]
+    Restrict {
+        /// On the host.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: sys::Error,
+    },
+    /// A directory in which the box keeps what it writes.
+    #[error("cannot make {path:?} of the host, in which the box keeps what it writes")]
+    Keep {
+        /// On the host.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: sys::Error,
+    },
+    /// The overlay.
+    #[error("cannot lay a writable layer over {lower:?} of the host")]
+    Overlay {
+        /// On the host.
+        lower: PathBuf,
+        /// Why.
+        #[source]
+        source: sys::Error,
+    },
+    /// The launcher's excursion into a mount namespace of its own.
+    #[error("cannot use a mount namespace of its own to put an overlay together in")]
+    Workshop(#[source] sys::Error),
+    /// The launcher did not get back: it must not go on.
+    #[error(
+        "cannot return to the host's mount namespace; this process sees other mounts than the host"
+    )]
+    Stranded(#[source] sys::Error),
+}
+
+/// How many mounts [`prepare`] makes of these steps.
+pub fn count(steps: &[MountStep]) -> usize {
+    steps
+        .iter()
+        .filter(|step| {
+            matches!(
+                step.what,
+                What::Tree { .. } | What::Overlay { .. } | What::Store { .. }
+            )
+        })
+        .count()
 }
 
 /// Prepares the mounts that come from the host: one for each step of the plan that is a `Tree`, an `Overlay` or
@@ -29,6 +106,368 @@ pub enum Error {
 /// `user_namespace` is the box's, with its ids mapped: what [`map`](super::user_namespace::map) gave; none for
 /// a box without one. The process must have one thread.
 pub fn prepare(plan: &Plan, user_namespace: Option<BorrowedFd<'_>>) -> Result<Vec<OwnedFd>, Error> {
-    let _ = (plan, user_namespace);
-    Ok(Vec::new())
+    let shift = match (user_namespace, plan.ids) {
+        (Some(namespace), Some(ids)) => Some(Shift { namespace, ids }),
+        _ => None,
+    };
+    let mut mounts = Vec::with_capacity(count(&plan.mounts));
+    for step in &plan.mounts {
+        mounts.push(match &step.what {
+            What::Tree {
+                path,
+                recursive,
+                idmap,
+            } => {
+                let source = Source {
+                    path,
+                    recursive: *recursive,
+                };
+                source.mount(step, shift.filter(|_| *idmap))?
+            }
+            What::Store { path } => {
+                make_store(path)?;
+                let source = Source {
+                    path,
+                    recursive: false,
+                };
+                source.mount(step, shift)?
+            }
+            What::Overlay {
+                lower,
+                idmap,
+                upper,
+            } => overlay(step, lower, upper, *idmap, shift)?,
+            _ => continue,
+        });
+    }
+    Ok(mounts)
+}
+
+/// How owners on disk become owners in the box.
+#[derive(Clone, Copy)]
+struct Shift<'a> {
+    namespace: BorrowedFd<'a>,
+    ids: IdRange,
+}
+
+/// Something of the host that gets a mount of its own.
+struct Source<'a> {
+    path: &'a Path,
+    recursive: bool,
+}
+
+impl Source<'_> {
+    /// A clone with the step's flags, that hears of no mount of the host and tells it of none.
+    fn mount(&self, step: &MountStep, shift: Option<Shift<'_>>) -> Result<OwnedFd, Error> {
+        let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        flags.set(OpenTreeFlags::AT_RECURSIVE, self.recursive);
+        let mount = open_tree(CWD, self.path, flags)
+            .called(|| format!("open_tree({:?}, {flags:?})", self.path))
+            .map_err(|source| Error::Clone {
+                path: self.path.to_owned(),
+                at: step.at.clone(),
+                source,
+            })?;
+        let own = MountAttributes {
+            recursive: self.recursive,
+            idmap: shift.map(|shift| shift.namespace),
+            propagation: Some(Propagation::Private),
+            ..MountAttributes::default()
+        };
+        sys::mount_setattr(mount.as_fd(), &own).map_err(|source| {
+            let path = self.path.to_owned();
+            match shift {
+                Some(_) => Error::Idmap { path, source },
+                None => Error::Restrict { path, source },
+            }
+        })?;
+        let restrictions = restrictions(step.flags);
+        if !restrictions.is_empty() {
+            sys::mount_setattr(mount.as_fd(), &restrictions).map_err(|source| Error::Restrict {
+                path: self.path.to_owned(),
+                source,
+            })?;
+        }
+        Ok(mount)
+    }
+}
+
+fn make_store(path: &Path) -> Result<(), Error> {
+    let keep = |source| Error::Keep {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(parent) = path.parent() {
+        make_closed(parent).map_err(keep)?;
+    }
+    match rustix::fs::mkdir(path, OPEN) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(keep(sys::Error::new(format!("mkdir({path:?})"), errno))),
+    }
+}
+
+fn make_closed(path: &Path) -> Result<(), sys::Error> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(CLOSED)
+        .create(path)
+        .called(|| format!("mkdir({path:?}, {CLOSED:o})"))
+}
+
+/// An overlay is made of layers that are mounted somewhere, so it is put together in a mount namespace that
+/// nobody else sees and that goes with the visit; the overlay holds its layers by itself.
+fn overlay(
+    step: &MountStep,
+    lower: &Path,
+    upper: &Upper,
+    idmap: bool,
+    shift: Option<Shift<'_>>,
+) -> Result<OwnedFd, Error> {
+    let bare = MountStep {
+        flags: MountFlags::default(),
+        ..step.clone()
+    };
+    let lower_mount = Source {
+        path: lower,
+        recursive: false,
+    }
+    .mount(&bare, shift.filter(|_| idmap))?;
+    let owner = Owner::of(&lower_mount, idmap, shift).map_err(|source| Error::Overlay {
+        lower: lower.to_owned(),
+        source,
+    })?;
+    let kept = match upper {
+        Upper::Memory { .. } => None,
+        Upper::Directory { path } => {
+            make_layers(path, &owner.on_disk(shift)).map_err(|source| Error::Keep {
+                path: path.clone(),
+                source,
+            })?;
+            let source = Source {
+                path,
+                recursive: false,
+            };
+            Some(source.mount(&bare, shift)?)
+        }
+    };
+    let bench = match upper {
+        Upper::Memory { size, inodes } => {
+            file_system::tmpfs(*size, *inodes, CLOSED, MountFlags::default())
+        }
+        Upper::Directory { .. } => file_system::tmpfs(0, 0, CLOSED, MountFlags::default()),
+    };
+    let failed = |source| Error::Overlay {
+        lower: lower.to_owned(),
+        source,
+    };
+    let bench = bench.map_err(failed)?;
+    in_a_workshop(|| {
+        let here = root::open(Path::new("/"))?;
+        root::attach(&bench, &here)?;
+        root::change_directory(&bench)?;
+        make_directory("lower")?;
+        attach_at(&lower_mount, "lower")?;
+        let (upper, work) = match &kept {
+            None => {
+                make_layer(CWD, Path::new("upper"), &owner)?;
+                make_directory("work")?;
+                ("upper", "work")
+            }
+            Some(kept) => {
+                make_directory("kept")?;
+                attach_at(kept, "kept")?;
+                ("kept/upper", "kept/work")
+            }
+        };
+        let value = |key, text: &str| Setting::Value(key, text.to_owned());
+        let _maker = shift.map(|shift| MakerId::of_box(shift.ids)).transpose()?;
+        file_system::make(
+            "overlay",
+            &[
+                value("lowerdir", "lower"),
+                value("upperdir", upper),
+                value("workdir", work),
+                // A lower directory that was renamed stays one, as on any file system.
+                value("redirect_dir", "on"),
+                // Both would tie the upper layer to this very lower one: an updated root would not mount.
+                value("index", "off"),
+                value("metacopy", "off"),
+            ],
+            step.flags,
+        )
+    })?
+    .map_err(failed)
+}
+
+/// Owner and permission bits of a directory, as the host's file systems have them.
+struct Owner {
+    uid: u32,
+    gid: u32,
+    mode: Mode,
+}
+
+impl Owner {
+    /// Who owns the root of the lower layer as the box sees it: the upper layer's root is what shows.
+    fn of(lower: &OwnedFd, idmap: bool, shift: Option<Shift<'_>>) -> Result<Self, sys::Error> {
+        let status = rustix::fs::fstat(lower).called(|| "fstat(lower layer)".to_owned())?;
+        let mode = Mode::from_raw_mode(status.st_mode & 0o7777);
+        Ok(match shift {
+            // Owners that the box does not know would make its root directory nobody's.
+            Some(Shift { ids, .. }) => {
+                let within = |id: u32| (ids.base..=ids.base + (IdRange::SIZE - 1)).contains(&id);
+                let known = idmap && within(status.st_uid) && within(status.st_gid);
+                let (uid, gid) = if known {
+                    (status.st_uid, status.st_gid)
+                } else {
+                    (ids.base, ids.base)
+                };
+                Owner { uid, gid, mode }
+            }
+            None => Owner {
+                uid: status.st_uid,
+                gid: status.st_gid,
+                mode,
+            },
+        })
+    }
+
+    /// The same as it is written below an idmapped mount, where ids begin at 0.
+    fn on_disk(&self, shift: Option<Shift<'_>>) -> Owner {
+        let base = shift.map_or(0, |shift| shift.ids.base);
+        Owner {
+            uid: self.uid - base,
+            gid: self.gid - base,
+            mode: self.mode,
+        }
+    }
+}
+
+/// The directories of a kept layer. A start that was interrupted here leaves nothing a later one would take for
+/// a finished layer.
+fn make_layers(path: &Path, owner: &Owner) -> Result<(), sys::Error> {
+    make_closed(path)?;
+    let directory = root::open(path)?;
+    match rustix::fs::mkdirat(&directory, "work", Mode::from_raw_mode(CLOSED)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => {
+            return Err(sys::Error::new(
+                format!("mkdirat({path:?}, \"work\")"),
+                errno,
+            ));
+        }
+    }
+    if rustix::fs::accessat(
+        &directory,
+        "upper",
+        rustix::fs::Access::EXISTS,
+        AtFlags::empty(),
+    )
+    .is_ok()
+    {
+        return Ok(());
+    }
+    let unfinished = "upper.new";
+    match rustix::fs::unlinkat(&directory, unfinished, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => {
+            return Err(sys::Error::new(
+                format!("rmdir({path:?}/{unfinished})"),
+                errno,
+            ));
+        }
+    }
+    make_layer(directory.as_fd(), Path::new(unfinished), owner)?;
+    rustix::fs::renameat(&directory, unfinished, &directory, "upper")
+        .called(|| format!("renameat({path:?}, {unfinished:?}, \"upper\")"))
+}
+
+fn make_layer(parent: BorrowedFd<'_>, name: &Path, owner: &Owner) -> Result<(), sys::Error> {
+    rustix::fs::mkdirat(parent, name, owner.mode).called(|| format!("mkdirat({name:?})"))?;
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let layer = rustix::fs::openat(parent, name, flags, Mode::empty())
+        .called(|| format!("openat({name:?})"))?;
+    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    rustix::fs::fchown(&layer, Some(uid), Some(gid))
+        .called(|| format!("fchown({name:?}, {}, {})", owner.uid, owner.gid))?;
+    // mkdir(2) heeds the umask and drops the set-id bits.
+    rustix::fs::fchmod(&layer, owner.mode).called(|| format!("fchmod({name:?}, {:o})", owner.mode))
+}
+
+fn make_directory(name: &str) -> Result<(), sys::Error> {
+    rustix::fs::mkdir(name, Mode::from_raw_mode(CLOSED)).called(|| format!("mkdir({name:?})"))
+}
+
+fn attach_at(mount: &OwnedFd, name: &str) -> Result<(), sys::Error> {
+    root::attach(mount, &root::open(Path::new(name))?)
+}
+
+/// While it lives this process makes files as root of the box, with the privileges of root of the host.
+///
+/// An overlay works on its layers for good as who mounted it, and an idmapped layer can take no file from an
+/// owner that is outside the map, as root of the host is; the kernel then mounts it read-only.
+struct MakerId;
+
+impl MakerId {
+    fn of_box(ids: IdRange) -> Result<Self, sys::Error> {
+        let before = rustix::thread::capabilities(None).called(|| "capget(0)".to_owned())?;
+        nix::unistd::setfsgid(nix::unistd::Gid::from_raw(ids.base));
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(ids.base));
+        let maker = MakerId;
+        // The kernel takes the capabilities over files from a process whose file system uid is no longer 0.
+        rustix::thread::set_capabilities(None, before).called(|| "capset(0)".to_owned())?;
+        Ok(maker)
+    }
+}
+
+impl Drop for MakerId {
+    fn drop(&mut self) {
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(0));
+        nix::unistd::setfsgid(nix::unistd::Gid::from_raw(0));
+    }
+}
+
+/// Runs `work` in a mount namespace of its own whose root tells the host nothing, and comes back, with the
+/// process' root and working directory, however `work` went.
+fn in_a_workshop<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
+    let place = Whereabouts::of_this_process().map_err(Error::Workshop)?;
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS)
+        .called(|| "unshare(CLONE_NEWNS)".to_owned())
+        .map_err(Error::Workshop)?;
+    let private = MountAttributes {
+        propagation: Some(Propagation::Private),
+        ..MountAttributes::default()
+    };
+    let separated =
+        root::open(Path::new("/")).and_then(|root| sys::mount_setattr(root.as_fd(), &private));
+    let result = separated.map(|()| work());
+    place.return_to().map_err(Error::Stranded)?;
+    result.map_err(Error::Workshop)
+}
+
+/// What setns(2) into a mount namespace takes from a process.
+struct Whereabouts {
+    namespace: OwnedFd,
+    root: OwnedFd,
+    working_directory: OwnedFd,
+}
+
+impl Whereabouts {
+    fn of_this_process() -> Result<Self, sys::Error> {
+        let path = "/proc/self/ns/mnt";
+        let namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .called(|| format!("open({path:?})"))?;
+        Ok(Whereabouts {
+            namespace,
+            root: root::open(Path::new("/"))?,
+            working_directory: root::open(Path::new("."))?,
+        })
+    }
+
+    fn return_to(self) -> Result<(), sys::Error> {
+        nix::sched::setns(&self.namespace, CloneFlags::CLONE_NEWNS)
+            .called(|| format!("setns(fd {}, CLONE_NEWNS)", self.namespace.as_raw_fd()))?;
+        root::change_directory(&self.root)?;
+        rustix::process::chroot(".").called(|| r#"chroot(".")"#.to_owned())?;
+        root::change_directory(&self.working_directory)
+    }
 }

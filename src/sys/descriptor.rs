@@ -10,19 +10,7 @@ use super::{Error, checked};
 /// Only for a process about to become another program, in a function that never returns: every `OwnedFd` it
 /// was born with names a closed descriptor afterwards, and must be neither used nor dropped.
 pub fn close_from(first: RawFd) -> Result<(), Error> {
-    // SAFETY: takes numbers only and touches no memory. What becomes of owners of the closed descriptors is
-    // the caller's promise above; its one caller is the child of a launch, which ends in execve(2) or _exit(2).
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first as libc::c_uint,
-            libc::c_uint::MAX,
-            0,
-        )
-    };
-    checked(result)
-        .map(drop)
-        .map_err(|errno| Error::new(format!("close_range({first}, ~0, 0)"), errno))
+    close_range(first as libc::c_uint, libc::c_uint::MAX, 0)
 }
 
 /// Closes every descriptor from 3 on but these.
@@ -34,18 +22,7 @@ pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> Result<(), Error> {
     let mut first = 3;
     for fd in kept {
         if fd > first {
-            // SAFETY: as in `close_from`.
-            let result = unsafe {
-                libc::syscall(
-                    libc::SYS_close_range,
-                    first as libc::c_uint,
-                    (fd - 1) as libc::c_uint,
-                    0,
-                )
-            };
-            checked(result).map_err(|errno| {
-                Error::new(format!("close_range({first}, {}, 0)", fd - 1), errno)
-            })?;
+            close_range(first as libc::c_uint, (fd - 1) as libc::c_uint, 0)?;
         }
         first = first.max(fd + 1);
     }
@@ -54,19 +31,18 @@ pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> Result<(), Error> {
 
 /// Marks every descriptor from `first` on close-on-exec, those too that this process was started with.
 pub fn close_on_exec_from(first: RawFd) -> Result<(), Error> {
-    // SAFETY: takes numbers only, touches no memory, and closes nothing now.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first as libc::c_uint,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    checked(result).map(drop).map_err(|errno| {
-        Error::new(
-            format!("close_range({first}, ~0, CLOSE_RANGE_CLOEXEC)"),
-            errno,
-        )
-    })
+    close_range(
+        first as libc::c_uint,
+        libc::c_uint::MAX,
+        libc::CLOSE_RANGE_CLOEXEC as libc::c_uint,
+    )
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint, flags: libc::c_uint) -> Result<(), Error> {
+    // SAFETY: takes numbers only and touches no memory. What becomes of owners of closed descriptors is the
+    // promise above; the callers are children that end in execve(2) or _exit(2).
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    checked(result)
+        .map(drop)
+        .map_err(|errno| Error::new(format!("close_range({first}, {last}, {flags:#x})"), errno))
 }
