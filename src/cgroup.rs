@@ -23,6 +23,9 @@ const USUAL_MOUNT_POINT: &str = "/sys/fs/cgroup";
 /// Longest sleep between two looks at a group: its directory may go without waking whoever polls its files.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// How long systemd may take to remove the cgroup of a scope that is empty, before we do.
+const OWNER: Duration = Duration::from_millis(200);
+
 /// Why something could not be done with a control group.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -248,24 +251,48 @@ pub fn wait_empty(cgroup: &Path, timeout: Duration) -> Result<(), Error> {
     wait_for_event(cgroup, "populated", 0, "empty", timeout)
 }
 
-/// Returns when the cgroup's directory is gone: whoever owns it, systemd or [`plain`], has removed it.
+/// Kills everything in the cgroup and returns when the cgroup itself is gone, with all below it. One that is
+/// gone already is no error.
+///
+/// A scope's cgroup is systemd's to remove, and it gets a moment for that. But systemd forgets a scope whose
+/// last process died while it was being attached, and leaves the directory.
 ///
 /// # Errors
 ///
-/// [`Error::Timeout`] when it is still there.
-pub fn wait_gone(cgroup: &Path, timeout: Duration) -> Result<(), Error> {
-    let begin = Instant::now();
+/// [`Error::Timeout`] when a process does not die within the time: one that sleeps uninterruptibly.
+pub fn clear(cgroup: &Path, timeout: Duration) -> Result<(), Error> {
+    if !cgroup.exists() {
+        return Ok(());
+    }
+    kill(cgroup)?;
+    wait_empty(cgroup, timeout)?;
+    let emptied = Instant::now();
     let mut pause = Duration::from_micros(200);
-    while cgroup.exists() {
-        if begin.elapsed() >= timeout {
-            return Err(Error::Timeout {
-                path: cgroup.to_owned(),
-                what: "gone",
-                waited: timeout,
-            });
-        }
+    while cgroup.exists() && emptied.elapsed() < OWNER {
         std::thread::sleep(pause);
         pause = (pause * 2).min(LOOK_AGAIN);
+    }
+    remove_empty(cgroup)
+}
+
+/// Removes a cgroup without processes, and all below it.
+fn remove_empty(cgroup: &Path) -> Result<(), Error> {
+    let groups = match tree(cgroup) {
+        Ok(groups) => groups,
+        Err(Error::Read { source, .. }) if is_gone(&source) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for group in groups.iter().rev() {
+        match fs::remove_dir(group) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(Error::Remove {
+                    path: group.clone(),
+                    source,
+                });
+            }
+        }
     }
     Ok(())
 }

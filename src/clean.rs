@@ -13,7 +13,7 @@ use crate::launch::run_directory::{self, RunDirectory};
 use crate::name::Name;
 use crate::systemd::{self, Manager};
 
-/// How long the processes of a killed box may take to be gone, and systemd to notice.
+/// How long the processes of a killed box may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
 
 /// The slice of all boxes.
@@ -107,8 +107,7 @@ pub fn clear(name: &Name, directory: &RunDirectory) -> Result<bool, Error> {
         }
         found = true;
         let gone = if systemd::is_running() {
-            // The directory is systemd's to remove.
-            cgroup::kill(&cgroup).and_then(|()| cgroup::wait_gone(&cgroup, DEATH))
+            cgroup::clear(&cgroup, DEATH)
         } else {
             cgroup::plain::remove(&cgroup)
         };

@@ -26,8 +26,8 @@ mod relay;
 
 use relay::Relay;
 
-/// How long systemd may take to remove the cgroup of a scope that is empty.
-const COLLECTION: Duration = Duration::from_secs(10);
+/// How long what is left in the cgroup may take to be gone.
+const DEATH: Duration = Duration::from_secs(10);
 
 /// Why a box could not be run, or not be watched to its end.
 #[derive(Debug, thiserror::Error)]
@@ -173,7 +173,7 @@ fn clear_away(name: &Name, place: Place, launched: &Launched) -> Result<(), Erro
     let cgroup = &launched.cgroup;
     let gone = match place {
         Place::Plain => cgroup::plain::remove(cgroup),
-        Place::Scope => cgroup::kill(cgroup).and_then(|()| cgroup::wait_gone(cgroup, COLLECTION)),
+        Place::Scope => cgroup::clear(cgroup, DEATH),
     };
     gone.map_err(|source| Error::Cgroup {
         name: name.clone(),

@@ -196,19 +196,7 @@ pub fn remove(cgroup: &Path) -> Result<(), Error> {
     }
     kill(cgroup)?;
     wait_empty(cgroup, DEATH)?;
-    for group in super::tree(cgroup)?.iter().rev() {
-        match fs::remove_dir(group) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => {
-                return Err(Error::Remove {
-                    path: group.clone(),
-                    source,
-                });
-            }
-        }
-    }
-    Ok(())
+    super::remove_empty(cgroup)
 }
 
 /// Where the group of this name may be on a host without systemd: below the caller's own group or at the top.

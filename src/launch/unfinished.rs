@@ -14,8 +14,8 @@ use super::protocol::{FromChild, ToChild};
 use super::{Error, Place};
 use crate::cgroup;
 
-/// How long systemd may take to remove the cgroup of a scope that is empty.
-const COLLECTION: Duration = Duration::from_secs(5);
+/// How long the processes of a killed child may take to be gone.
+const DEATH: Duration = Duration::from_secs(10);
 
 /// A child of a launch, killed and cleared away when dropped before [`Unfinished::finish`].
 pub(super) struct Unfinished<'a> {
@@ -164,9 +164,7 @@ impl Drop for Unfinished<'_> {
             None => Ok(()),
             Some((cgroup, Place::Plain)) => cgroup::plain::remove(&cgroup),
             // Whoever comes next under this name must not find the scope there.
-            Some((cgroup, Place::Scope)) => {
-                cgroup::kill(&cgroup).and_then(|()| cgroup::wait_gone(&cgroup, COLLECTION))
-            }
+            Some((cgroup, Place::Scope)) => cgroup::clear(&cgroup, DEATH),
         };
         if let Err(error) = cleared {
             tracing::warn!(
