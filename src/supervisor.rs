@@ -40,6 +40,11 @@ use event_loop::EventLoop;
 
 /// The whole of `box-supervisor`.
 pub fn main() -> ExitCode {
+    // First of all: a stop that comes now must be a stop of the box, not of this process.
+    if let Err(error) = event_loop::block_signals() {
+        complain(&error);
+        std::process::abort();
+    }
     let received = match descriptors::receive() {
         Ok(received) => received,
         Err(error) => {

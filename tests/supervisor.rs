@@ -703,3 +703,94 @@ fn without_descriptors_there_is_nothing_to_supervise() {
         "{text}"
     );
 }
+
+/// Runs a supervisor so that it is killed at its system call of this number.
+fn killed_at(call: u32) -> String {
+    format!("strace -D -qq -o /dev/null -e trace=all -e inject=all:signal=KILL:when={call}")
+}
+
+#[test]
+fn killed_at_any_system_call_a_supervisor_loses_and_doubles_no_line() {
+    let mut bench = Bench::new();
+    let mut supervisor = bench.launch(Payload::new(
+        "trap 'exit 7' TERM; n=0; while :; do n=$((n+1)); echo $n; \
+         [ $((n % 7)) = 0 ] && sleep 0.001; done",
+    ));
+    bench.until_ready();
+    let mut points = 0;
+    for call in 1.. {
+        supervisor.kill().expect("kills");
+        supervisor.wait().expect("waits");
+        bench.take();
+        assert!(!bench.processes().is_empty());
+        let told = bench.told.len();
+        supervisor = bench.succeed(&killed_at(call));
+        bench.until_end(&mut supervisor);
+        points += 1;
+        // Far beyond the start, where every round of the loop is like the one before.
+        if bench.told[told..].len() >= 2 && points >= 250 {
+            break;
+        }
+    }
+    supervisor = bench.succeed("");
+    let lines = bench.lines.len() + 20;
+    bench.until("lines", |bench| bench.lines.len() >= lines);
+    terminate(&supervisor);
+    bench.until_end(&mut supervisor);
+    for (index, line) in bench.lines.iter().enumerate() {
+        assert_eq!(*line, (index + 1).to_string());
+    }
+}
+
+#[test]
+fn killed_at_any_system_call_of_a_stop_a_supervisor_leaves_a_box_that_can_be_stopped() {
+    let mut call = 40;
+    let mut after_signal = 0;
+    while after_signal < 60 {
+        let mut bench = Bench::new();
+        let mut supervisor = bench.launch(Payload::new(
+            "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.01; done",
+        ));
+        bench.until_line("up");
+        supervisor.kill().expect("kills");
+        supervisor.wait().expect("waits");
+        bench.take();
+        let told = bench.told.len();
+        supervisor = bench.succeed(&killed_at(call));
+        let begin = Instant::now();
+        let dead = loop {
+            bench.take();
+            if supervisor.try_wait().expect("waits").is_some() {
+                break true;
+            }
+            // It waits for events, so the next call is one that the stop causes.
+            if bench.told.len() >= told + 2 && begin.elapsed() > Duration::from_millis(200) {
+                break false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        if !dead {
+            after_signal += 1;
+            terminate(&supervisor);
+            let status = bench.until_end(&mut supervisor);
+            if status.code().is_some() {
+                // It came to its end before the call was reached.
+                assert_eq!(status.code(), Some(0), "call {call}");
+                assert!(bench.store.is_empty(), "call {call}");
+                return;
+            }
+        }
+        bench.take();
+        let told = bench.told.len();
+        let mut heir = bench.succeed("");
+        bench.until("ready again", |bench| {
+            bench.told[told..].iter().any(|line| line == "READY=1")
+        });
+        terminate(&heir);
+        let status = bench.until_end(&mut heir);
+        assert_eq!(status.code(), Some(0), "call {call}: {status:?} {bench:?}");
+        assert_eq!(bench.lines, ["up", "bye"], "call {call}");
+        assert!(bench.store.is_empty(), "call {call}: {:?}", bench.store);
+        call += 1;
+    }
+}

@@ -119,10 +119,9 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// Watches everything a box can do; from now on signals are events.
+    /// Watches everything a box can do.
     pub fn new(received: Received) -> Result<EventLoop, Error> {
-        let mask = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
-        mask.thread_block().map_err(Error::Signals)?;
+        let mask = block_signals()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map_err(Error::Signals)?;
         let scope = Scope::open(&received.document.cgroup);
@@ -610,6 +609,13 @@ impl EventLoop {
             .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, source as u64))
             .map_err(|source| Error::Watch { what, source })
     }
+}
+
+/// From now on these signals are events, and wait until they are looked at.
+pub fn block_signals() -> Result<SigSet, Error> {
+    let mask = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    mask.thread_block().map_err(Error::Signals)?;
+    Ok(mask)
 }
 
 /// `CLOCK_MONOTONIC`.
