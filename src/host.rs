@@ -142,7 +142,7 @@ impl Host {
             .is_some_and(|tree| tree.controllers.contains(controller))
     }
 
-    /// A host of 8 GiB and four CPUs where everything works, the same on every machine: what the golden plans
+    /// A host of 8 GiB and eight CPUs where everything works, the same on every machine: what the golden plans
     /// are made on. A path whose last part is `missing`, `file`, `socket`, `device`, `empty` or `overlay` is that; every
     /// other is a directory with a root file system on ext4.
     pub fn fixed(definition: &Definition) -> Host {
@@ -152,7 +152,7 @@ impl Host {
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into(),
             memory: 8 << 30,
-            cpus: (0..4).collect(),
+            cpus: (0..8).collect(),
             cgroup: Some(CgroupTree {
                 mount: "/sys/fs/cgroup".into(),
                 controllers: ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"]

@@ -22,9 +22,9 @@ use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
 use crate::cgroup::{self, plain::Plain};
-use crate::definition::Profile;
 use crate::name::Name;
 use crate::plan::Plan;
+use crate::plan::Profile;
 use crate::sandbox::{host_mounts, user_namespace};
 use crate::sys::Fork;
 use crate::systemd::Manager;

@@ -27,7 +27,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::capability::CapabilitySet;
-use crate::definition::{EnvironmentFile, Group, Profile, ReadyWhen, Restart, User};
+pub use crate::definition::{EnvironmentFile, Group, Profile, ReadyWhen, Restart, User};
 pub use crate::identity::IdRange;
 use crate::name::Name;
 

@@ -198,10 +198,10 @@ fn at_least_6_5(release: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use nix::cmsg_space;
-    use nix::sys::socket::{ControlMessageOwned, recvmsg};
     use std::io::IoSliceMut;
-    use std::os::fd::{FromRawFd, OwnedFd};
+    use std::mem::MaybeUninit;
+
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
     use super::*;
 
@@ -321,27 +321,21 @@ mod tests {
         let mut socket = Socket::to(&listener.path);
         let entry = vec![b'y'; 1 << 20];
         assert_eq!(socket.send(&entry), Delivery::Sent);
-        let mut space = cmsg_space!([i32; 1]);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut nothing = [0; 1];
-        let mut parts = [IoSliceMut::new(&mut nothing)];
-        let message = recvmsg::<UnixAddr>(
-            listener.socket.as_raw_fd(),
-            &mut parts,
-            Some(&mut space),
-            MsgFlags::MSG_CMSG_CLOEXEC,
+        let message = recvmsg(
+            &listener.socket,
+            &mut [IoSliceMut::new(&mut nothing)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
         )
         .expect("receives");
         assert_eq!(message.bytes, 0);
-        let Some(ControlMessageOwned::ScmRights(fds)) = message.cmsgs().expect("parses").next()
-        else {
+        let Some(RecvAncillaryMessage::ScmRights(mut descriptors)) = control.drain().next() else {
             panic!("no descriptor came");
         };
-        #[expect(
-            unsafe_code,
-            reason = "the descriptor came with the message and has no other owner"
-        )]
-        // SAFETY: recvmsg(2) made this descriptor for us just now.
-        let mut file = File::from(unsafe { OwnedFd::from_raw_fd(fds[0]) });
+        let mut file = File::from(descriptors.next().expect("one descriptor"));
         let mut content = Vec::new();
         file.read_to_end(&mut content).expect("reads");
         assert_eq!(content.len(), 0, "the offset stands at the end");

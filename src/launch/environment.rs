@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::definition::EnvironmentFile;
+use crate::plan::EnvironmentFile;
 use crate::plan::Payload;
 use crate::sandbox::identity::Identity;
 

@@ -81,7 +81,8 @@ fn kernel(definition: &Definition, host: &Host) -> Vec<MountStep> {
         .iter()
         .map(PathBuf::from)
         .chain(host.thermal_throttle.iter().cloned());
-    steps.extend(masked.map(|at| step(at, What::Mask, MountFlags::INERT.read_only())));
+    // Not `nodev`: what lies over a file is a device that can be read, to its end at once.
+    steps.extend(masked.map(|at| step(at, What::Mask, DEVICE_FLAGS.read_only())));
     let read_only = MountFlags::INERT.read_only();
     steps.extend(READ_ONLY.map(|at| step(at, What::Rebind, read_only)));
     if system {
@@ -135,7 +136,7 @@ fn devices(definition: &Definition) -> Vec<MountStep> {
 
 fn memory(definition: &Definition, host: &Host) -> Vec<MountStep> {
     let tenth = |inodes, mode| What::Tmpfs {
-        size: host.memory / 10,
+        size: host.memory / 10 / MIB * MIB,
         inodes,
         mode,
     };

@@ -203,12 +203,12 @@ mod tests {
     #[test]
     fn cpus_and_devices_must_be_there() {
         let mut definition = example();
-        definition.resources.cpus = Some(vec![0, 7]);
+        definition.resources.cpus = Some(vec![0, 9]);
         definition.resources.io_write = [("/dev/missing".into(), 1)].into();
         let (_, problems) = limits(&definition, &Host::fixed(&definition));
         assert_eq!(problems.len(), 2, "{problems:#?}");
         assert!(problems[0].contains("/dev/missing does not exist"));
-        assert!(problems[1].contains("CPU 7 is not online on this host; it has 0-3"));
+        assert!(problems[1].contains("CPU 9 is not online on this host; it has 0-7"));
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub(super) fn own_tmpfs(
     {
         None => Some(step(at, tmpfs, flags)),
         Some(mount) => match mount.source {
-            MountSource::Tmpfs { .. } => Some(tmpfs_step(mount)?),
+            MountSource::Tmpfs { .. } => tmpfs_step(mount),
             MountSource::Bind { .. } => None,
         },
     }
@@ -86,11 +86,12 @@ fn tmpfs_step(mount: &Mount) -> Option<MountStep> {
     let MountSource::Tmpfs { size, mode } = mount.source else {
         return None;
     };
-    let flags = MountFlags {
-        read_only: mount.read_only,
-        ..MountFlags::DATA
-    };
-    Some(step(&mount.at, tmpfs(size, mode), flags))
+    Some(step(&mount.at, tmpfs(size, mode), MountFlags::DATA))
+}
+
+/// What every box has at this place is closed once what boxd makes in it is there.
+fn closed(mount: &Mount) -> MountStep {
+    step(&mount.at, What::Remount, MountFlags::DATA.read_only())
 }
 
 /// A tmpfs with a file for every page it may hold, and room for some in the smallest.
@@ -112,7 +113,7 @@ fn mount_step(
     let is_tmpfs = matches!(mount.source, MountSource::Tmpfs { .. });
     let own = OWN_TMPFS.iter().any(|at| mount.at == Path::new(at));
     if own && is_tmpfs {
-        return None;
+        return mount.read_only.then(|| closed(mount));
     }
     if let Some(whose) = reserved(&mount.at) {
         let at = mount.at.clone();
@@ -123,7 +124,10 @@ fn mount_step(
         return None;
     }
     match &mount.source {
-        MountSource::Tmpfs { .. } => tmpfs_step(mount),
+        MountSource::Tmpfs { .. } => tmpfs_step(mount).map(|mut step| {
+            step.flags.read_only = mount.read_only;
+            step
+        }),
         MountSource::Bind { path, recursive } => {
             let key = format!("mount[{number}].bind");
             let facts = host.path(path);
@@ -329,6 +333,19 @@ mod tests {
                 .count(),
             1
         );
+    }
+
+    #[test]
+    fn a_read_only_tmpfs_is_closed_after_what_boxd_makes_in_it() {
+        let mut mount = sized("/run", 1 << 20);
+        mount.read_only = true;
+        let steps = plan(vec![mount]).expect("a plan");
+        let last = steps.last().expect("steps");
+        assert_eq!(
+            (last.at.as_path(), &last.what),
+            (Path::new("/run"), &What::Remount)
+        );
+        assert!(last.flags.read_only);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::definition::{Group, User};
+use crate::plan::{Group, User};
 
 use super::paths::{self, Root};
 

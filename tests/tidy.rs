@@ -1,0 +1,581 @@
+//! The architecture, held by reading the source: which module may know which, where `unsafe` and the large
+//! crates stay, and what the tree looks like.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use proc_macro2::{TokenStream, TokenTree};
+use syn::visit::{self, Visit};
+
+/// What each module may use of the others, besides [`FOR_ALL`]. A module is the
+/// longest of these that a path begins with.
+///
+/// From top to bottom: what talks to people; what runs boxes; what speaks to the outside; what is decided; what
+/// is known; what the kernel is asked.
+const MAY_USE: &[(&str, &str)] = &[
+    ("cli", EVERYTHING),
+    ("run", EVERYTHING),
+    ("foreground", EVERYTHING),
+    (
+        "clean",
+        "cgroup handover journal launch plan running status sys systemd",
+    ),
+    (
+        "status",
+        "cgroup definition handover host identity journal plan running systemd",
+    ),
+    (
+        "enter",
+        "cgroup handover identity launch plan running sandbox sys",
+    ),
+    ("running", "cgroup handover plan sys"),
+    (
+        "launch",
+        "cgroup handover identity journal launch::child launch::channel launch::environment launch::protocol launch::stdio plan \
+         sandbox sys systemd",
+    ),
+    // The child of a launch, and what it does to itself: neither the definition, nor anything that may have
+    // threads or a connection.
+    (
+        "launch::child",
+        "launch::Stdio launch::channel launch::environment launch::protocol launch::stdio plan sandbox sys",
+    ),
+    ("launch::environment", "plan sandbox"),
+    ("launch::channel", "launch::protocol sys"),
+    ("launch::protocol", "plan"),
+    ("launch::stdio", "sys"),
+    // Not a word of D-Bus: a box must outlive a bus that hangs.
+    (
+        "supervisor",
+        "cgroup handover identity journal plan sys systemd::notify",
+    ),
+    ("sandbox", "identity launch::protocol plan sys"),
+    ("journal", "handover sys"),
+    // The only speaker of D-Bus knows units and limits, and nothing of mounts.
+    (
+        "systemd",
+        "cgroup plan::Limit plan::Scope plan::Stop sys systemd::notify",
+    ),
+    ("systemd::notify", "sys"),
+    ("cgroup", "plan::Limit sys"),
+    ("handover", "identity plan::IdRange sys"),
+    ("generator", "definition"),
+    ("plan", "definition host identity"),
+    ("host", "definition identity sys"),
+    ("definition", ""),
+    ("identity", ""),
+    ("sys", ""),
+    ("name", ""),
+    ("capability", ""),
+    ("syscall", ""),
+];
+
+/// For a module that ties the others together.
+const EVERYTHING: &str = "*";
+
+/// What every module may use.
+const FOR_ALL: [&str; 3] = ["capability", "name", "syscall"];
+
+/// Crates that are named in one place, or nowhere but in some: crate, modules.
+const CRATES: &[(&str, &[&str])] = &[
+    ("zbus", &["systemd"]),
+    ("cgroups_rs", &["cgroup"]),
+    ("tracing_journald", &["journal"]),
+    ("clap", &["cli"]),
+    ("toml", &["definition"]),
+    ("annotate_snippets", &["definition"]),
+    ("schemars", &["definition"]),
+];
+
+/// The top level of the repository, besides dotfiles.
+const TOP_LEVEL: &[&str] = &[
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "config",
+    "packaging",
+    "src",
+    "tests",
+    "units",
+];
+
+/// Names that fit everything.
+const FORBIDDEN_NAMES: &[&str] = &[
+    "common", "handler", "handlers", "helper", "helpers", "manager", "util", "utils",
+];
+
+/// "The manager" is what systemd calls itself on the bus.
+const SYSTEMD_S_OWN_WORD: [&str; 2] = ["systemd", "manager"];
+
+/// Calls that open by a path although they are part of making a box: module, call, and why it cannot be led
+/// astray.
+const OPENS_BY_PATH: &[(&str, &str, &str)] = &[
+    (
+        "sandbox::exec",
+        "std::fs",
+        "the root is the box's own by then",
+    ),
+    (
+        "sandbox::exec",
+        "rustix::fs::open",
+        "the root is the box's own by then",
+    ),
+    (
+        "sandbox::exec",
+        "rustix::fs::CWD",
+        "the root is the box's own by then",
+    ),
+    (
+        "sandbox::host_mounts",
+        "std::fs",
+        "the launcher, before there is a root",
+    ),
+    (
+        "sandbox::host_mounts",
+        "rustix::fs::open",
+        "the launcher, before there is a root",
+    ),
+    (
+        "sandbox::host_mounts",
+        "rustix::fs::CWD",
+        "the launcher, before there is a root",
+    ),
+    (
+        "sandbox::mounts",
+        "std::fs::File::options",
+        "a file of the host to copy, before the root is entered",
+    ),
+    (
+        "sandbox::mounts",
+        "rustix::fs::CWD",
+        "the host's /dev/null, before the root is entered",
+    ),
+    (
+        "sandbox::namespaces",
+        "std::fs::File",
+        "the process' own namespaces",
+    ),
+    (
+        "sandbox::paths",
+        "std::fs::File",
+        "the module that resolves",
+    ),
+    ("sandbox::root", "rustix::fs::open", "the process' own root"),
+    (
+        "sandbox::user_namespace",
+        "std::fs::File",
+        "the launcher, /proc/PID of the child",
+    ),
+    (
+        "sandbox::user_namespace",
+        "rustix::fs::open",
+        "the launcher, /proc/PID of the child",
+    ),
+];
+
+/// Marks of what was left for later, in halves so that this file has none.
+const MARKS: [(&str, &str); 3] = [("TO", "DO"), ("FIX", "ME"), ("XX", "X")];
+
+/// Most lines of a file that is read by people.
+const LINES_MAX: usize = 800;
+
+struct Source {
+    path: PathBuf,
+    /// As in `crate::plan::print`, without `crate`.
+    module: Vec<String>,
+    text: String,
+    syntax: syn::File,
+}
+
+/// A path written in the code.
+struct Mention {
+    line: usize,
+    /// Begins at this crate's root, not with another crate or a name in scope.
+    of_this_crate: bool,
+    parts: Vec<String>,
+}
+
+impl Mention {
+    fn internal(&self) -> Option<&[String]> {
+        self.of_this_crate.then_some(&self.parts)
+    }
+
+    fn is_external(&self, prefix: &[&str]) -> bool {
+        !self.of_this_crate
+            && self
+                .parts
+                .iter()
+                .zip(prefix)
+                .filter(|(part, prefix)| part == prefix)
+                .count()
+                == prefix.len()
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
+    let mut entries: Vec<PathBuf> = fs::read_dir(directory)
+        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+        .map(|entry| entry.expect("a readable entry").path())
+        .collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() && !path.is_symlink() {
+            files_below(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+fn rust_files(directories: &[&str]) -> Vec<Source> {
+    let mut paths = Vec::new();
+    for directory in directories {
+        files_below(&root().join(directory), &mut paths);
+    }
+    paths
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| {
+            let text = fs::read_to_string(&path).expect("a readable file");
+            let syntax = syn::parse_file(&text)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let path = path
+                .strip_prefix(root())
+                .expect("below the root")
+                .to_owned();
+            let module = path
+                .with_extension("")
+                .iter()
+                .skip(1)
+                .map(|part| part.to_string_lossy().into_owned())
+                .collect();
+            Source {
+                path,
+                module,
+                text,
+                syntax,
+            }
+        })
+        .collect()
+}
+
+/// The library's own modules, tests in files of their own left out.
+fn library() -> Vec<Source> {
+    let mut sources = rust_files(&["src"]);
+    sources.retain(|source| {
+        source.module[0] != "bin"
+            && source.module != ["lib"]
+            && source.module.last().is_none_or(|last| last != "tests")
+    });
+    sources
+}
+
+/// Collects paths outside `#[cfg(test)]`.
+#[derive(Default)]
+struct Paths {
+    module: Vec<String>,
+    found: Vec<Mention>,
+}
+
+impl Paths {
+    fn mention(&mut self, line: usize, parts: &[String]) {
+        let mut module = self.module.clone();
+        let mut rest = parts;
+        let of_this_crate = ["crate", "self", "super"].contains(&parts[0].as_str());
+        if !of_this_crate {
+            module.clear();
+        }
+        while let Some((first, tail)) = rest.split_first().filter(|_| of_this_crate) {
+            match first.as_str() {
+                "crate" => module.clear(),
+                "super" => drop(module.pop()),
+                "self" => {}
+                _ => break,
+            }
+            rest = tail;
+        }
+        module.extend(rest.iter().cloned());
+        self.found.push(Mention {
+            line,
+            of_this_crate,
+            parts: module,
+        });
+    }
+
+    fn tree(&mut self, tree: &syn::UseTree, prefix: &mut Vec<String>, line: usize) {
+        match tree {
+            syn::UseTree::Path(path) => {
+                prefix.push(path.ident.to_string());
+                self.tree(&path.tree, prefix, line);
+                prefix.pop();
+            }
+            syn::UseTree::Group(group) => {
+                for tree in &group.items {
+                    self.tree(tree, prefix, line);
+                }
+            }
+            syn::UseTree::Name(name) => {
+                prefix.push(name.ident.to_string());
+                self.mention(line, prefix);
+                prefix.pop();
+            }
+            syn::UseTree::Rename(rename) => {
+                prefix.push(rename.ident.to_string());
+                self.mention(line, prefix);
+                prefix.pop();
+            }
+            syn::UseTree::Glob(_) if !prefix.is_empty() => self.mention(line, prefix),
+            syn::UseTree::Glob(_) => {}
+        }
+    }
+}
+
+fn is_test(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| match &attribute.meta {
+        syn::Meta::Path(path) => path.is_ident("test"),
+        syn::Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
+        syn::Meta::NameValue(_) => false,
+    })
+}
+
+impl<'ast> Visit<'ast> for Paths {
+    fn visit_item(&mut self, item: &'ast syn::Item) {
+        let attributes = match item {
+            syn::Item::Mod(item) => &item.attrs,
+            syn::Item::Fn(item) => &item.attrs,
+            syn::Item::Use(item) => &item.attrs,
+            syn::Item::Impl(item) => &item.attrs,
+            syn::Item::Const(item) => &item.attrs,
+            _ => return visit::visit_item(self, item),
+        };
+        if !is_test(attributes) {
+            visit::visit_item(self, item);
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        let line = item.use_token.span.start().line;
+        self.tree(&item.tree, &mut Vec::new(), line);
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let parts: Vec<String> = path
+            .segments
+            .iter()
+            .map(|segment| segment.ident.to_string())
+            .collect();
+        if parts.len() > 1 {
+            let line = path.segments[0].ident.span().start().line;
+            self.mention(line, &parts);
+        }
+        visit::visit_path(self, path);
+    }
+}
+
+fn mentions(source: &Source) -> Vec<Mention> {
+    let mut paths = Paths {
+        module: source.module.clone(),
+        found: Vec::new(),
+    };
+    paths.visit_file(&source.syntax);
+    paths.found
+}
+
+/// The entry of [`MAY_USE`] a module belongs to.
+fn entry(parts: &[String]) -> Option<&'static str> {
+    let whole = parts.join("::");
+    MAY_USE
+        .iter()
+        .map(|(module, _)| *module)
+        .filter(|module| begins_with(&whole, module))
+        .max_by_key(|module| module.len())
+}
+
+fn begins_with(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+fn report(wrong: impl IntoIterator<Item = String>) {
+    let wrong: Vec<String> = wrong.into_iter().collect();
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
+fn modules_know_only_what_is_below_them() {
+    let table: BTreeMap<_, _> = MAY_USE.iter().copied().collect();
+    let mut wrong = BTreeSet::new();
+    for source in library() {
+        let path = source.path.display();
+        let Some(own) = entry(&source.module) else {
+            wrong.insert(format!(
+                "{path}: a module without a place in the architecture: give it one in tests/tidy.rs"
+            ));
+            continue;
+        };
+        for mention in mentions(&source) {
+            let Some(used) = mention.internal() else {
+                continue;
+            };
+            let Some(target) = entry(used) else { continue };
+            let whole = used.join("::");
+            let allowed = |module| module == EVERYTHING || begins_with(&whole, module);
+            if target != own
+                && !FOR_ALL.contains(&target)
+                && !table[own].split_whitespace().any(allowed)
+            {
+                wrong.insert(format!(
+                    "{path}:{}: {own} may not know {whole}",
+                    mention.line
+                ));
+            }
+        }
+    }
+    report(wrong);
+}
+
+#[test]
+fn large_crates_stay_where_they_belong() {
+    let mut wrong = Vec::new();
+    for source in library() {
+        for mention in mentions(&source) {
+            for (name, places) in CRATES {
+                if mention.is_external(&[name]) && !places.contains(&source.module[0].as_str()) {
+                    wrong.push(format!(
+                        "{}:{}: {name} is named in {} alone",
+                        source.path.display(),
+                        mention.line,
+                        places.join(", ")
+                    ));
+                }
+            }
+        }
+    }
+    report(wrong);
+}
+
+/// A path inside a root is resolved by the one module that cannot be led out of it. Whoever opens by a string
+/// while a box is made opens what the box's root says.
+#[test]
+fn files_of_a_root_are_opened_through_one_module() {
+    let calls: [&[&str]; 5] = [
+        &["std", "fs"],
+        &["nix", "fcntl", "open"],
+        &["nix", "mount"],
+        &["rustix", "fs", "open"],
+        &["rustix", "fs", "CWD"],
+    ];
+    let mut wrong = Vec::new();
+    for source in library() {
+        let module = source.module.join("::");
+        if !begins_with(&module, "sandbox") && module != "launch::child" {
+            continue;
+        }
+        for mention in mentions(&source) {
+            let call = mention.parts.join("::");
+            let argued = OPENS_BY_PATH
+                .iter()
+                .any(|(there, allowed, _)| module == *there && begins_with(&call, allowed));
+            if calls.iter().any(|call| mention.is_external(call)) && !argued {
+                wrong.push(format!(
+                    "{}:{}: {call} by a path; use sandbox::paths",
+                    source.path.display(),
+                    mention.line
+                ));
+            }
+        }
+    }
+    report(wrong);
+}
+
+#[test]
+fn unsafe_code_is_in_sys_alone() {
+    let mut wrong = Vec::new();
+    for source in rust_files(&["src", "tests"]) {
+        if source.module[0] == "sys" && source.path.starts_with("src") {
+            continue;
+        }
+        let tokens = source.text.parse().expect("tokens of a parsed file");
+        wrong.extend(
+            lines_with_unsafe(tokens)
+                .into_iter()
+                .map(|line| format!("{}:{line}: unsafe outside sys", source.path.display())),
+        );
+    }
+    report(wrong);
+}
+
+fn lines_with_unsafe(tokens: TokenStream) -> Vec<usize> {
+    tokens
+        .into_iter()
+        .flat_map(|token| match token {
+            TokenTree::Group(group) => lines_with_unsafe(group.stream()),
+            TokenTree::Ident(ident) if ident == "unsafe" => vec![ident.span().start().line],
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+/// A file one would scroll through twice is two files, and a name that fits everything says nothing.
+#[test]
+fn files_are_short_and_named_after_what_they_hold() {
+    let mut wrong = Vec::new();
+    for source in rust_files(&["src", "tests"]) {
+        let path = source.path.display();
+        let lines = source.text.lines().count();
+        if lines > LINES_MAX {
+            wrong.push(format!("{path}: {lines} lines; {LINES_MAX} are enough"));
+        }
+        for part in &source.module {
+            if FORBIDDEN_NAMES.contains(&part.as_str()) && source.module != SYSTEMD_S_OWN_WORD {
+                wrong.push(format!("{path}: {part} says nothing of what is in it"));
+            }
+        }
+        if source.path.ends_with("mod.rs") {
+            wrong.push(format!("{path}: name.rs stands beside name/"));
+        }
+        for (number, line) in source.text.lines().enumerate() {
+            for word in MARKS.map(|(one, other)| format!("{one}{other}")) {
+                if line.contains(&word) {
+                    wrong.push(format!("{path}:{}: {word}: do it or file it", number + 1));
+                }
+            }
+        }
+    }
+    report(wrong);
+}
+
+#[test]
+fn the_top_level_stays_what_it_is() {
+    let output = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output();
+    // Built from a release's archive there is no git: then everything that is there counts.
+    let names: BTreeSet<String> = match output {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|path| path.split('/').next())
+            .map(str::to_owned)
+            .collect(),
+        _ => fs::read_dir(root())
+            .expect("the repository")
+            .map(|entry| entry.expect("a readable entry").file_name())
+            .map(|name| name.to_string_lossy().into_owned())
+            .filter(|name| name != "target")
+            .collect(),
+    };
+    report(
+        names
+            .into_iter()
+            .filter(|name| !name.starts_with('.') && !TOP_LEVEL.contains(&name.as_str()))
+            .map(|name| format!("{name}: does not belong to the top level")),
+    );
+}
