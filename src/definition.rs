@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::name::Name;
+use crate::syscall::{Architecture, Syscall};
 
 pub use diagnostics::{Diagnostics, SourceText, Style};
 pub use layers::{BadName, Layers, Listed, LoadError, list, load, load_file, texts};
@@ -25,6 +26,7 @@ mod quantity;
 mod reader;
 mod schema;
 mod section;
+mod security;
 mod tree;
 mod values;
 
@@ -148,6 +150,8 @@ pub struct Root {
     pub source: RootSource,
     /// What becomes of writes. Absent: `discard`.
     pub writes: Writes,
+    /// The directory may be one that gives the box power over the host.
+    pub sensitive: bool,
 }
 
 /// `[root] directory = …` or `host = true`.
@@ -183,6 +187,8 @@ pub struct Mount {
     pub source: MountSource,
     /// Writes are refused.
     pub read_only: bool,
+    /// What is bound may be something that gives the box power over the host.
+    pub sensitive: bool,
 }
 
 /// What a `[[mount]]` brings into the box.
@@ -300,6 +306,31 @@ pub struct Security {
     pub no_new_privileges: Option<bool>,
     /// Which clock the box sees.
     pub clock: Clock,
+    /// Which system calls the box may make.
+    pub seccomp: Seccomp,
+    /// Architectures besides the host's whose programs may run; the names of `SystemCallArchitectures=` in
+    /// systemd.exec(5).
+    pub syscall_architectures: Vec<Architecture>,
+}
+
+/// `[security] seccomp`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seccomp {
+    /// Those the profile and the capabilities allow.
+    #[default]
+    Profile,
+    /// The same, changed by name.
+    Changes {
+        /// Allowed too, with any argument.
+        allow: Vec<Syscall>,
+        /// Refused; wins over `allow`.
+        deny: Vec<Syscall>,
+    },
+    /// Those a file of the host allows, in the form of the OCI runtime specification.
+    File(PathBuf),
+    /// All.
+    Unconfined,
 }
 
 /// `[security] users`.

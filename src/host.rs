@@ -11,13 +11,15 @@ mod paths;
 pub use accounts::Accounts;
 pub use etc::Etc;
 pub use filesystems::Idmap;
-pub use paths::{Kind, PathFacts};
+pub use paths::{Access, Kind, PathFacts};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::definition::{Definition, MountSource, RootSource, Users, Writes};
+use crate::definition::{Definition, MountSource, RootSource, Seccomp, Users, Writes};
 use crate::identity::{self, IdRange};
 use crate::name::Name;
 
@@ -51,6 +53,10 @@ pub struct Host {
     pub thermal_throttle: Vec<PathBuf>,
     /// The box's range of ids: reserved, or the one that would be. Why not, if there is none.
     pub ids: Result<IdRange, String>,
+    /// Version of the kernel, major and minor; 0.0 if it does not say.
+    pub kernel: (u32, u32),
+    /// Text of the definition's file of system calls, if it has one; or why it could not be read.
+    pub seccomp: Option<Result<String, String>>,
     /// What is known of every path on the host that the definition leads to.
     pub paths: BTreeMap<PathBuf, PathFacts>,
 }
@@ -120,6 +126,11 @@ pub fn read(definition: &Definition) -> Host {
                 .map_err(|error| error.to_string()),
             Users::Host => Err("not asked for".to_owned()),
         },
+        kernel: kernel(),
+        seccomp: match &definition.security.seccomp {
+            Seccomp::File(path) => Some(seccomp_file(path)),
+            _ => None,
+        },
         paths: paths::read(paths),
     }
 }
@@ -128,7 +139,9 @@ impl Host {
     /// What is known of a path the definition leads to.
     pub fn path(&self, path: &Path) -> PathFacts {
         self.paths.get(path).cloned().unwrap_or(PathFacts {
+            real: path.to_owned(),
             kind: Kind::Unreadable("nobody looked".to_owned()),
+            access: None,
             idmap: Idmap::No("an unknown file system".to_owned()),
             idmap_recursive: Idmap::No("an unknown file system".to_owned()),
             mounts_below: Vec::new(),
@@ -171,6 +184,11 @@ impl Host {
             accounts: Accounts::fixed(),
             thermal_throttle: Vec::new(),
             ids: Ok(IdRange { base: 1_048_576 }),
+            kernel: (6, 12),
+            seccomp: match definition.security.seccomp {
+                Seccomp::File(_) => Some(Ok(FIXED_SECCOMP.to_owned())),
+                _ => None,
+            },
             paths: BTreeMap::new(),
         };
         let paths = paths_of(definition);
@@ -181,6 +199,10 @@ impl Host {
         host
     }
 }
+
+/// See [`Host::fixed`].
+const FIXED_SECCOMP: &str = r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+    {"names": ["execve", "exit_group", "read", "write", "strange"], "action": "SCMP_ACT_ALLOW"}]}"#;
 
 /// Where a box keeps what it wrote, under [`STATE_DIRECTORY`].
 pub fn kept_directory(name: &Name) -> PathBuf {
@@ -232,6 +254,36 @@ fn first_line(path: &str) -> Option<String> {
 
 fn is_machine_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn kernel() -> (u32, u32) {
+    let release = first_line("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release
+        .split(|character: char| !character.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// A profile has some tens of kilobytes.
+const SECCOMP_FILE_MAX: u64 = 4 << 20;
+
+fn seccomp_file(path: &Path) -> Result<String, String> {
+    let read = || {
+        let file = fs::File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)?;
+        if !file.metadata()?.is_file() {
+            return Ok(Err("it is not a regular file".to_owned()));
+        }
+        let mut text = String::new();
+        file.take(SECCOMP_FILE_MAX + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > SECCOMP_FILE_MAX {
+            return Ok(Err(format!("it is larger than {SECCOMP_FILE_MAX} bytes")));
+        }
+        Ok(Ok(text))
+    };
+    read().unwrap_or_else(|error: std::io::Error| Err(error.to_string()))
 }
 
 fn memory() -> u64 {

@@ -234,12 +234,14 @@ pub struct MountFlags {
 }
 
 /// What the payload may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Privileges {
     /// Bounding set, and for root of the box also permitted and effective; inheritable and ambient are empty.
     pub capabilities: CapabilitySet,
     /// `PR_SET_NO_NEW_PRIVS`.
     pub no_new_privileges: bool,
+    /// Which system calls may be made; none for all.
+    pub seccomp: Option<seccomp::Policy>,
 }
 
 /// The transient scope; systemd.scope(5).

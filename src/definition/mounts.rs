@@ -19,6 +19,7 @@ pub(super) fn root(mut section: Section<'_>) -> Root {
             ("refuse", Writes::Refuse),
         ])
     });
+    let sensitive = section.read("sensitive", |item| item.boolean());
     match (&directory_at, &host) {
         (Some(directory), Some((true, host))) => section.problems().report(
             Problem::at(
@@ -39,6 +40,7 @@ pub(super) fn root(mut section: Section<'_>) -> Root {
     Root {
         source: directory.map_or(RootSource::Host, RootSource::Directory),
         writes: writes.unwrap_or_default(),
+        sensitive: sensitive.unwrap_or_default(),
     }
 }
 
@@ -61,7 +63,8 @@ type ReadMount = (Option<Mount>, Option<(PathBuf, Place)>);
 fn mount(mut section: Section<'_>) -> Option<ReadMount> {
     let written = |section: &Section<'_>, key| section.place_of(key);
     let (bind_at, tmpfs_at) = (written(&section, "bind"), written(&section, "tmpfs"));
-    let only_bind = written(&section, "recursive");
+    let recursive_at = written(&section, "recursive");
+    let sensitive_at = written(&section, "sensitive");
     let only_tmpfs = written(&section, "mode");
     if section.place_of("at").is_none() {
         section.problems().report(Problem::absent(
@@ -80,6 +83,7 @@ fn mount(mut section: Section<'_>) -> Option<ReadMount> {
     let bind = section.read("bind", |item| item.path(HOST_PATH));
     let tmpfs = section.read("tmpfs", |item| size(item, 1));
     let read_only = section.read("read-only", |item| item.boolean());
+    let sensitive = section.read("sensitive", |item| item.boolean());
     let recursive = section.read("recursive", |item| item.boolean());
     let mode = section.read("mode", mode);
     let problems = section.problems();
@@ -108,12 +112,20 @@ fn mount(mut section: Section<'_>) -> Option<ReadMount> {
             }
         }
         (None, Some(_)) => {
-            if let Some(place) = only_bind {
+            if let Some(place) = recursive_at {
                 let title = "`mount.recursive` does not go with `tmpfs`";
                 problems.report(Problem::at(
                     &place,
                     title,
                     "nothing is mounted below a new tmpfs",
+                ));
+            }
+            if let Some(place) = sensitive_at {
+                let title = "`mount.sensitive` does not go with `tmpfs`";
+                problems.report(Problem::at(
+                    &place,
+                    title,
+                    "a new tmpfs gives nothing of the host away",
                 ));
             }
         }
@@ -134,6 +146,7 @@ fn mount(mut section: Section<'_>) -> Option<ReadMount> {
         at: at.clone(),
         source,
         read_only: read_only.unwrap_or_default(),
+        sensitive: sensitive.unwrap_or_default(),
     });
     Some((mount, at))
 }

@@ -7,15 +7,13 @@ use super::diagnostics::{Diagnostics, Problem, SourceText};
 use super::mounts::{mounts, root};
 use super::quantity;
 use super::section::{Problems, Section, path};
+use super::security::security;
 use super::tree::{self, Table, Value};
 use super::values::{
-    BOX_PATH, capability, cores, dependencies, environment, environment_files, group, hostname,
-    limits, memory, signal, time, user,
+    BOX_PATH, cores, dependencies, environment, environment_files, group, hostname, limits, memory,
+    signal, time, user,
 };
-use super::{
-    Clock, Definition, Profile, Ready, ReadyWhen, Resources, Restart, RestartPolicy, Security,
-    Stop, Users,
-};
+use super::{Definition, Profile, Ready, ReadyWhen, Resources, Restart, RestartPolicy, Stop};
 use crate::name::Name;
 
 /// Most tasks Linux can have, `PID_MAX_LIMIT`.
@@ -224,27 +222,4 @@ fn resources(mut section: Section<'_>) -> Resources {
     };
     section.finish();
     resources
-}
-
-fn security(mut section: Section<'_>) -> Security {
-    let security = Security {
-        users: section
-            .read("users", |item| {
-                item.choice(&[("auto", Users::Auto), ("host", Users::Host)])
-            })
-            .unwrap_or_default(),
-        capabilities: section
-            .read("capabilities", |item| {
-                item.list("expected a list, as in [\"+NET_RAW\"]", capability)
-            })
-            .unwrap_or_default(),
-        no_new_privileges: section.read("no-new-privileges", |item| item.boolean()),
-        clock: section
-            .read("clock", |item| {
-                item.choice(&[("host", Clock::Host), ("private", Clock::Private)])
-            })
-            .unwrap_or_default(),
-    };
-    section.finish();
-    security
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::quantity::PROCESSOR_MAX;
 use crate::capability::NAMES;
+use crate::syscall::Syscall;
 
 /// One key of the format.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,6 +230,8 @@ struct Root {
     /// What becomes of writes to the root: "discard" keeps them in memory until the box stops, "keep" on disk
     /// for the next start, "refuse" makes the root read-only. Default: `discard`.
     writes: Option<Writes>,
+    /// Whether `directory` may be one that gives the box power over the host, such as `/`. Default: `false`.
+    sensitive: Option<bool>,
 }
 
 #[derive(JsonSchema)]
@@ -256,6 +259,9 @@ struct Mount {
     mode: Option<Mode>,
     /// Whether writes are refused. Default: `false`.
     read_only: Option<bool>,
+    /// Whether what is bound may be something that gives the box power over the host, such as `/etc` or the
+    /// socket of Docker. Default: `false`.
+    sensitive: Option<bool>,
 }
 
 #[derive(JsonSchema)]
@@ -356,6 +362,43 @@ struct Security {
     /// "host", or "private" for CLOCK_MONOTONIC and CLOCK_BOOTTIME that begin at zero when the box starts.
     /// Default: `host`.
     clock: Option<Clock>,
+    /// Which system calls the box may make: "profile", changes to the profile by name, a file in the form of the
+    /// OCI runtime specification, or "unconfined" for all. Default: `profile`.
+    seccomp: Option<Seccomp>,
+    /// Architectures besides the host's own whose programs may run. Default: none.
+    syscall_archs: Option<Vec<Architecture>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[schemars(title = "\"profile\", \"unconfined\", changes or file")]
+enum Seccomp {
+    Named(SeccompName),
+    Changes(SeccompChanges),
+    File(SeccompFile),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum SeccompName {
+    Profile,
+    Unconfined,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+struct SeccompChanges {
+    /// System calls that are allowed too, with any argument. Default: none.
+    allow: Option<Vec<SyscallName>>,
+    /// System calls that are refused; wins over `allow`. Default: none.
+    deny: Option<Vec<SyscallName>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+struct SeccompFile {
+    /// A file of the host.
+    file: AbsolutePath,
 }
 
 #[derive(JsonSchema)]
@@ -464,6 +507,14 @@ written_as! {
         "pattern": "^[0-9]+(-[0-9]+)?([, ]+[0-9]+(-[0-9]+)?)*$",
     }
     Mode: { "title": "octal digits", "type": "string", "pattern": "^[0-7]{3,4}$" }
+    SyscallName: {
+        "title": "system call",
+        "enum": (Syscall::all().map(Syscall::name).collect::<Vec<_>>()),
+    }
+    Architecture: {
+        "title": "architecture",
+        "enum": (crate::syscall::Architecture::ALL.map(|known| known.name())),
+    }
     CapabilityChange: {
         "title": "capability",
         "type": "string",

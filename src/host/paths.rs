@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::filesystems::{Idmap, MountTable};
@@ -11,14 +11,29 @@ use super::filesystems::{Idmap, MountTable};
 /// What is known of a path; symbolic links are followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathFacts {
+    /// The path without links; that of the nearest directory above it that is there, if it is missing.
+    pub real: PathBuf,
     /// What stands there.
     pub kind: Kind,
+    /// Whose it is; none if it could not be looked at.
+    pub access: Option<Access>,
     /// Whether the mount it lies in can be idmapped.
     pub idmap: Idmap,
     /// The same, all mounts below it included.
     pub idmap_recursive: Idmap,
     /// Mount points below it.
     pub mounts_below: Vec<PathBuf>,
+}
+
+/// Whose a file is, and who may change it; inode(7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its permission bits.
+    pub mode: u32,
 }
 
 /// What stands at a path.
@@ -57,9 +72,15 @@ fn facts(path: &Path, table: &MountTable) -> PathFacts {
     let real = canonical_or_ancestor(path);
     PathFacts {
         kind: kind(path),
+        access: fs::metadata(path).ok().map(|metadata| Access {
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            mode: metadata.mode() & 0o7777,
+        }),
         idmap: table.idmap(&real),
         idmap_recursive: table.idmap_recursive(&real),
         mounts_below: table.below(&real),
+        real,
     }
 }
 
@@ -101,6 +122,12 @@ impl PathFacts {
             _ => Idmap::Yes,
         };
         PathFacts {
+            real: path.to_owned(),
+            access: Some(Access {
+                uid: 0,
+                gid: 0,
+                mode: 0o755,
+            }),
             kind: match last {
                 Some("missing") => Kind::Missing,
                 Some("file") => Kind::File,

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::host::Kind;
+use crate::host::{Access, Kind};
 
 /// Why a path is sensitive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -306,30 +306,17 @@ fn of_a_user(path: &Path) -> Option<Exposure> {
     })
 }
 
-/// Who may change a file; inode(7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Access {
-    /// Its owner on the host.
-    pub uid: u32,
-    /// Its group on the host.
-    pub gid: u32,
-    /// Its permission bits.
-    pub mode: u32,
-}
-
-impl Access {
-    /// Who but root and the box can write in a directory that the box can write: a phrase. They and the box
-    /// can put links and files in each other's way there.
-    pub fn others(self) -> Option<String> {
-        if self.mode & 0o002 != 0 {
-            Some("every user of the host".to_owned())
-        } else if self.uid != 0 {
-            Some(format!("user {} of the host", self.uid))
-        } else if self.mode & 0o020 != 0 && self.gid != 0 {
-            Some(format!("group {} of the host", self.gid))
-        } else {
-            None
-        }
+/// Who but root and the box can write in a directory of the host that the box can write, as a phrase. They and
+/// the box can put links and files in each other's way there.
+pub fn others(access: Access) -> Option<String> {
+    if access.mode & 0o002 != 0 {
+        Some("every user of the host".to_owned())
+    } else if access.uid != 0 {
+        Some(format!("user {} of the host", access.uid))
+    } else if access.mode & 0o020 != 0 && access.gid != 0 {
+        Some(format!("group {} of the host", access.gid))
+    } else {
+        None
     }
 }
 
@@ -486,7 +473,7 @@ mod tests {
 
     #[test]
     fn others_who_can_write_are_named() {
-        let others = |uid, gid, mode| Access { uid, gid, mode }.others();
+        let others = |uid, gid, mode| others(Access { uid, gid, mode });
         assert_eq!(others(0, 0, 0o755), None);
         assert_eq!(others(0, 0, 0o775), None);
         assert_eq!(

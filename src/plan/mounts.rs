@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::machine_id::MachineId;
 use super::problem::{Findings, Reason};
-use super::{MountFlags, MountStep, What, api_filesystems, etc, root};
+use super::{MountFlags, MountStep, What, api_filesystems, etc, exposure, root};
 use crate::definition::{Definition, Mount, MountSource, Writes};
 use crate::host::{Host, Idmap, Kind, PathFacts};
 
@@ -135,6 +135,22 @@ fn mount_step(
                 findings.refuse(key, reason);
                 return None;
             }
+            if let Some(exposure) = exposure::check(path, &facts.real, &facts.kind, mount.read_only)
+            {
+                if !mount.sensitive {
+                    let path = path.clone();
+                    findings.refuse(key, Reason::Sensitive { path, exposure });
+                    return None;
+                }
+                findings.remark(format!("{} {exposure}: the box has it", path.display()));
+            } else if let Some(others) = others(&facts, host)
+                && !mount.read_only
+            {
+                findings.remark(format!(
+                    "{others} can write in {} as well as the box: what either puts there the other may meet",
+                    path.display()
+                ));
+            }
             let recursive = *recursive && matches!(facts.kind, Kind::Directory { .. });
             let idmap = match shift(path, &facts, recursive, identity.shifted) {
                 Shift::Unneeded => false,
@@ -189,6 +205,17 @@ fn reserved(at: &Path) -> Option<&'static str> {
                 .chain(["/dev/pts", "/dev/mqueue"])
                 .find(|reserved| at.starts_with(reserved))
         })
+}
+
+/// Who else can write in a directory, the box's own ids left out.
+fn others(facts: &PathFacts, host: &Host) -> Option<String> {
+    let is_directory = matches!(facts.kind, Kind::Directory { .. });
+    let access = facts.access.filter(|_| is_directory)?;
+    let of_the_box = host
+        .ids
+        .as_ref()
+        .is_ok_and(|ids| (ids.base..=ids.last()).contains(&access.uid));
+    exposure::others(access).filter(|_| !of_the_box || access.mode & 0o002 != 0)
 }
 
 fn not_bindable(path: &Path, kind: &Kind) -> Option<Reason> {
@@ -266,6 +293,7 @@ mod tests {
                 recursive: true,
             },
             read_only: false,
+            sensitive: false,
         }
     }
 
@@ -274,6 +302,7 @@ mod tests {
             at: at.into(),
             source: MountSource::Tmpfs { size, mode: 0o700 },
             read_only: false,
+            sensitive: false,
         }
     }
 
@@ -370,5 +399,48 @@ mod tests {
         let plan = resolve(&definition, &Host::fixed(&definition)).expect("a plan");
         assert_eq!(plan.remarks.len(), 1);
         assert!(plan.remarks[0].contains("/srv/overlay lies on overlay"));
+    }
+
+    #[test]
+    fn a_sensitive_path_is_bound_only_when_the_mount_says_so() {
+        for path in ["/", "/etc", "/run/docker.sock", "/var/lib", "/proc/sys"] {
+            let problems = plan(vec![bind(path, "/b")]).expect_err(path);
+            assert!(problems[0].contains("sensitive = true"), "{problems:?}");
+            assert!(problems[0].contains("mount[1].bind"), "{problems:?}");
+            let mut mount = bind(path, "/b");
+            mount.sensitive = true;
+            let mut definition = example();
+            definition.mounts = vec![mount];
+            let plan = resolve(&definition, &Host::fixed(&definition)).expect(path);
+            assert!(
+                plan.remarks[0].contains("the box has it"),
+                "{:?}",
+                plan.remarks
+            );
+        }
+        // Read, the host's programs are in every box; written, they are root on the host.
+        let mut programs = bind("/usr/local/bin", "/b");
+        plan(vec![programs.clone()]).expect_err("writable");
+        programs.read_only = true;
+        plan(vec![programs]).expect("read-only");
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_is_pointed_out() {
+        let mut definition = example();
+        definition.mounts = vec![bind("/srv/www", "/b")];
+        let mut host = Host::fixed(&definition);
+        let mut remarks = |uid, mode| {
+            let facts = host
+                .paths
+                .get_mut(Path::new("/srv/www"))
+                .expect("looked at");
+            facts.access = Some(crate::host::Access { uid, gid: 0, mode });
+            resolve(&definition, &host).expect("a plan").remarks
+        };
+        assert_eq!(remarks(0, 0o755), Vec::<String>::new());
+        assert_eq!(remarks(1_048_576 + 33, 0o755), Vec::<String>::new());
+        assert!(remarks(33, 0o755)[0].contains("user 33 of the host can write in /srv/www"));
+        assert!(remarks(0, 0o1777)[0].contains("every user of the host"));
     }
 }

@@ -69,6 +69,11 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
     };
     line(out, "privileges", no_new_privileges)?;
 
+    match &plan.privileges.seccomp {
+        Some(policy) => line(out, "system calls", policy.to_string())?,
+        None => line(out, "system calls", "all")?,
+    }
+
     section(out, "root")?;
     for step in &plan.mounts {
         writeln!(out, "  {}", mount(step))?;

@@ -1,9 +1,12 @@
-//! Which capabilities the payload keeps.
+//! Which capabilities the payload keeps, and which system calls it may make.
 
 use super::Privileges;
-use super::problem::Findings;
+use super::problem::{Findings, Reason};
+use super::seccomp::{self, Changes, Policy};
 use crate::capability::CapabilitySet;
-use crate::definition::{CapabilityChange, Definition, Profile, Users};
+use crate::definition::{CapabilityChange, Definition, Profile, Seccomp, Users};
+use crate::host::Host;
+use crate::syscall::Architecture;
 
 /// A program that serves the network, changes to a user of its own and owns its files. Nothing that mounts,
 /// traces, makes nodes, or gives capabilities to files.
@@ -48,7 +51,7 @@ const SYSTEM: [&str; 26] = [
     "SYS_TTY_CONFIG",
 ];
 
-pub(super) fn of(definition: &Definition, findings: &mut Findings) -> Privileges {
+pub(super) fn of(definition: &Definition, host: &Host, findings: &mut Findings) -> Privileges {
     let own_users = definition.security.users == Users::Auto;
     let mut capabilities = match definition.profile {
         Profile::App => set(&APP),
@@ -73,7 +76,96 @@ pub(super) fn of(definition: &Definition, findings: &mut Findings) -> Privileges
             .security
             .no_new_privileges
             .unwrap_or(definition.profile == Profile::App),
+        seccomp: system_calls(definition, host, capabilities, findings),
     }
+}
+
+fn system_calls(
+    definition: &Definition,
+    host: &Host,
+    capabilities: CapabilitySet,
+    findings: &mut Findings,
+) -> Option<Policy> {
+    const KEY: &str = "security.seccomp";
+    let additional = &definition.security.syscall_architectures;
+    for architecture in additional {
+        if !architecture.runs_on(Architecture::NATIVE) {
+            let architecture = *architecture;
+            findings.refuse(
+                "security.syscall-archs",
+                Reason::NoArchitecture { architecture },
+            );
+        }
+    }
+    let profile = match definition.profile {
+        Profile::App => "app",
+        Profile::System => "system",
+    };
+    let of_profile =
+        |changes: &Changes| seccomp::of_profile(profile, capabilities, changes, additional);
+    let policy = match &definition.security.seccomp {
+        Seccomp::Profile => of_profile(&Changes::default()),
+        Seccomp::Changes { allow, deny } => of_profile(&Changes {
+            allow: allow.clone(),
+            deny: deny.clone(),
+        }),
+        Seccomp::Unconfined => {
+            findings.remark(
+                "security.seccomp = \"unconfined\": the box can make every system call of the kernel",
+            );
+            return None;
+        }
+        Seccomp::File(path) => {
+            let title = path.display().to_string();
+            let text = match &host.seccomp {
+                Some(Ok(text)) => text,
+                Some(Err(why)) => {
+                    let why = why.clone();
+                    findings.refuse(
+                        KEY,
+                        Reason::Unreadable {
+                            path: path.clone(),
+                            why,
+                        },
+                    );
+                    return None;
+                }
+                None => {
+                    let why = "nobody looked".to_owned();
+                    findings.refuse(
+                        KEY,
+                        Reason::Unreadable {
+                            path: path.clone(),
+                            why,
+                        },
+                    );
+                    return None;
+                }
+            };
+            match seccomp::read_oci(&title, text, capabilities, host.kernel) {
+                Ok(read) => {
+                    if !read.unknown.is_empty() {
+                        findings.remark(format!(
+                            "{title} has rules for system calls that this version of boxd does not know, without \
+                             effect: {}",
+                            read.unknown.join(", ")
+                        ));
+                    }
+                    read.policy
+                }
+                Err(source) => {
+                    let path = path.clone();
+                    findings.refuse(KEY, Reason::Seccomp { path, source });
+                    return None;
+                }
+            }
+        }
+    };
+    if !policy.allows_execution() {
+        let title = policy.title.clone();
+        findings.refuse(KEY, Reason::NoExecution { title });
+    }
+    Some(policy)
 }
 
 fn set(names: &[&str]) -> CapabilitySet {
@@ -87,7 +179,11 @@ mod tests {
 
     fn names(definition: &Definition) -> Vec<&'static str> {
         let mut findings = Findings::new(definition.name.clone());
-        of(definition, &mut findings).capabilities.names().collect()
+        let host = Host::fixed(definition);
+        of(definition, &host, &mut findings)
+            .capabilities
+            .names()
+            .collect()
     }
 
     #[test]
@@ -112,5 +208,83 @@ mod tests {
         assert_eq!(names(&definition), ["NET_RAW"]);
         definition.security.capabilities = vec![CapabilityChange::Add(CapabilitySet::ALL)];
         assert_eq!(names(&definition).len(), 41);
+    }
+
+    fn planned(definition: &Definition, host: &Host) -> Result<crate::plan::Plan, Vec<String>> {
+        crate::plan::resolve(definition, host)
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    }
+
+    fn filter(seccomp: Seccomp) -> (Option<String>, Vec<String>) {
+        let mut definition = example();
+        definition.security.seccomp = seccomp;
+        let plan = planned(&definition, &Host::fixed(&definition)).expect("a plan");
+        let policy = plan.privileges.seccomp;
+        (policy.map(|policy| policy.to_string()), plan.remarks)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_filter_is_the_profile_s_a_file_s_or_none() {
+        let call = |name| crate::syscall::Syscall::of(name).expect("a call");
+        assert_eq!(
+            filter(Seccomp::Profile),
+            (Some("app: 277 calls".to_owned()), vec![])
+        );
+        let changes = Seccomp::Changes {
+            allow: vec![call("keyctl")],
+            deny: vec![call("ptrace"), call("mknod")],
+        };
+        let title = "app + keyctl - ptrace, mknod: 276 calls".to_owned();
+        assert_eq!(filter(changes), (Some(title), vec![]));
+        let (file, remarks) = filter(Seccomp::File("/etc/web.json".into()));
+        assert_eq!(file.as_deref(), Some("/etc/web.json: 4 calls"));
+        assert!(
+            remarks[0].contains("without effect: strange"),
+            "{remarks:?}"
+        );
+        let (all, remarks) = filter(Seccomp::Unconfined);
+        assert_eq!(all, None);
+        assert!(remarks[0].contains("every system call"), "{remarks:?}");
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_had_or_lets_nothing_start_is_a_problem() {
+        let mut definition = example();
+        definition.security.seccomp = Seccomp::File("/etc/web.json".into());
+        let mut host = Host::fixed(&definition);
+        for (text, reason) in [
+            (
+                Err("No such file".to_owned()),
+                "cannot look at /etc/web.json: No such file",
+            ),
+            (
+                Ok("{".to_owned()),
+                "/etc/web.json cannot be used: it is no seccomp profile",
+            ),
+            (
+                Ok(r#"{"defaultAction": "SCMP_ACT_ERRNO"}"#.to_owned()),
+                "/etc/web.json does not allow the system call execve",
+            ),
+        ] {
+            host.seccomp = Some(text);
+            let problems = planned(&definition, &host).expect_err(reason);
+            assert!(problems[0].contains("security.seccomp"), "{problems:?}");
+            assert!(problems[0].contains(reason), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn programs_of_another_machine_are_a_problem() {
+        let foreign = Architecture::ALL
+            .into_iter()
+            .find(|known| !known.runs_on(Architecture::NATIVE));
+        let mut definition = example();
+        definition.security.syscall_architectures.extend(foreign);
+        let problems = planned(&definition, &Host::fixed(&definition)).expect_err("foreign");
+        assert!(
+            problems[0].contains("security.syscall-archs: this host has"),
+            "{problems:?}"
+        );
     }
 }

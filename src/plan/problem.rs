@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use super::exposure::Exposure;
+use super::seccomp::OciError;
 use crate::name::Name;
+use crate::syscall::Architecture;
 
 /// One reason, and the key it is about.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +81,39 @@ pub enum Reason {
         at: PathBuf,
         /// The path that rules it out.
         whose: &'static str,
+    },
+    /// Bound, it would give the box power over the host.
+    #[error(
+        "{path} {exposure}; bind something narrower, or add sensitive = true to give that to the box",
+        path = path.display()
+    )]
+    Sensitive {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        exposure: Exposure,
+    },
+    /// A file of system calls that cannot be used.
+    #[error("{path} cannot be used: {source}", path = path.display())]
+    Seccomp {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: OciError,
+    },
+    /// A filter under which nothing can be started.
+    #[error(
+        "{title} does not allow the system call execve, without which nothing can be started; allow it"
+    )]
+    NoExecution {
+        /// The filter.
+        title: String,
+    },
+    /// Programs that this machine cannot run.
+    #[error("this host has {native} and cannot run programs of {architecture}; take it out", native = Architecture::NATIVE)]
+    NoArchitecture {
+        /// What was asked for.
+        architecture: Architecture,
     },
     /// The kernel makes no user namespace.
     #[error(

@@ -64,7 +64,7 @@ pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem
         },
         ids,
         mounts,
-        privileges: privileges::of(definition, &mut findings),
+        privileges: privileges::of(definition, host, &mut findings),
         scope: Scope {
             unit: definition.name.scope(),
             slice: "box.slice".to_owned(),

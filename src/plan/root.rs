@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::mounts::{self, Shift, directory, shift, step, symlink};
 use super::problem::{Findings, Reason};
-use super::{MountFlags, MountStep, Upper, What, etc};
+use super::{MountFlags, MountStep, Upper, What, etc, exposure};
 use crate::definition::{Definition, RootSource, Writes};
 use crate::host::{self, Host, Kind, TopLevel};
 
@@ -25,7 +25,7 @@ pub(super) fn steps(
     }
     match &definition.root.source {
         RootSource::Directory(path) => {
-            check_directory(path, host, shifted, findings);
+            check_directory(path, definition.root.sensitive, host, shifted, findings);
             vec![step("/", overlay(definition, path, host, shifted), FLAGS)]
         }
         RootSource::Host => host_root(definition, host, shifted, findings),
@@ -56,10 +56,18 @@ fn half_of_memory(host: &Host) -> u64 {
     host.memory / 2
 }
 
-fn check_directory(path: &Path, host: &Host, shifted: bool, findings: &mut Findings) {
+fn check_directory(
+    path: &Path,
+    sensitive: bool,
+    host: &Host,
+    shifted: bool,
+    findings: &mut Findings,
+) {
     const KEY: &str = "root.directory";
     let facts = host.path(path);
     let owned = path.to_owned();
+    // The directory is never written: the box's writes go to a layer over it.
+    let exposed = exposure::check(path, &facts.real, &facts.kind, true);
     match &facts.kind {
         Kind::Missing => findings.refuse(KEY, Reason::Missing { path: owned }),
         Kind::Unreadable(why) => {
@@ -73,6 +81,16 @@ fn check_directory(path: &Path, host: &Host, shifted: bool, findings: &mut Findi
             findings.refuse(KEY, Reason::RootWithoutUsr { path: owned });
         }
         Kind::Directory { has_usr: true } => {
+            match exposed {
+                Some(exposure) if !sensitive => {
+                    let path = owned.clone();
+                    findings.refuse(KEY, Reason::Sensitive { path, exposure });
+                }
+                Some(exposure) => {
+                    findings.remark(format!("{} {exposure}: the box has it", path.display()));
+                }
+                None => {}
+            }
             if let Shift::Impossible(_) = shift(path, &facts, false, shifted) {
                 let advice = "move it to one such as ext4, xfs or btrfs";
                 findings.refuse(KEY, mounts::no_idmap(path, &facts, false, advice));

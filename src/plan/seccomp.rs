@@ -391,6 +391,15 @@ impl Policy {
             .map_or(rule.otherwise, |case| case.action)
     }
 
+    /// Whether programs can be executed at all.
+    pub fn allows_execution(&self) -> bool {
+        let execve = Syscall::of("execve").and_then(|call| call.number(Architecture::NATIVE));
+        execve.is_some_and(|number| {
+            let action = self.verdict(Architecture::NATIVE.audit(), number, [0; 6]);
+            action.severity() <= Action::Trace(0).severity()
+        })
+    }
+
     /// The rule a call falls under.
     pub fn rule(&self, call: Syscall) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.calls.contains(&call))
