@@ -18,6 +18,7 @@ use super::{Stdio, environment};
 use crate::plan::Plan;
 use crate::sandbox::exec::{self, Program};
 use crate::sandbox::mounts::{self, Stock};
+use crate::sandbox::seccomp::{self, Filter};
 use crate::sandbox::{
     host_mounts, identity, limits, namespaces, paths, privileges, user_namespace,
 };
@@ -65,6 +66,10 @@ fn run(plan: &Plan, end: &ChildEnd) -> Result<Infallible, Failure> {
     let identity = identity::look_up(&root, &plan.payload.user, &plan.payload.groups)
         .map_err(identity_failure)?;
     environment::add_user(&mut environment, &identity);
+    let filter = plan.privileges.seccomp.as_ref().map(seccomp::compile);
+    let filter = filter
+        .transpose()
+        .map_err(|error| Failure::of(&error, Status::SECCOMP))?;
 
     say(end, &FromChild::Built)?;
     wait_for_go(end)?;
@@ -78,21 +83,24 @@ fn run(plan: &Plan, end: &ChildEnd) -> Result<Infallible, Failure> {
     })?;
     exec::change_directory(&root, &plan.payload.working_directory)
         .map_err(|error| Failure::of(&error, Status::DIRECTORY))?;
-    let program = program(plan, &environment).map_err(|error| Failure::of(&error, Status::EXEC))?;
+    let program =
+        program(plan, &environment, filter).map_err(|error| Failure::of(&error, Status::EXEC))?;
     sys::reset_dispositions()
         .map_err(|error| Failure::at("reset signals", &error, Status::SIGNALS))?;
     outlive_launcher()?;
     say(end, &FromChild::Executing)?;
-    program
-        .execute()
-        .map_err(|error| Failure::of(&error, Status::EXEC))
+    program.execute().map_err(exec_failure)
 }
 
-fn program(plan: &Plan, environment: &[(String, String)]) -> Result<Program, exec::Error> {
+fn program(
+    plan: &Plan,
+    environment: &[(String, String)],
+    filter: Option<Filter>,
+) -> Result<Program, exec::Error> {
     let command = &plan.payload.command;
     let search = environment::get(environment, "PATH").unwrap_or(exec::DEFAULT_PATH);
     let path = exec::find(command.first().map_or("", String::as_str), search)?;
-    Program::new(path, command, environment)
+    Program::new(path, command, environment, filter)
 }
 
 /// The standard streams become 0, 1 and 2, and nothing but the channel stays open beside them: neither what the
@@ -225,6 +233,14 @@ fn privileges_failure(error: privileges::Error) -> Failure {
         privileges::Error::Become { .. } => Status::USER,
         privileges::Error::Capabilities(_) => Status::CAPABILITIES,
         privileges::Error::NoNewPrivileges(_) => Status::NO_NEW_PRIVILEGES,
+    };
+    Failure::of(&error, status)
+}
+
+fn exec_failure(error: exec::Error) -> Failure {
+    let status = match error {
+        exec::Error::Filter(_) => Status::SECCOMP,
+        _ => Status::EXEC,
     };
     Failure::of(&error, status)
 }

@@ -81,6 +81,8 @@ impl Status {
     pub const NAMESPACE: Self = Status(226);
     /// `EXIT_NO_NEW_PRIVILEGES`.
     pub const NO_NEW_PRIVILEGES: Self = Status(227);
+    /// `EXIT_SECCOMP`.
+    pub const SECCOMP: Self = Status(228);
     /// `EXIT_KEYRING`.
     pub const KEYRING: Self = Status(237);
 }

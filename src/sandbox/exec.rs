@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, OFlags};
 
 use super::paths::Root;
+use super::seccomp::{self, Filter};
 use crate::sys::{self, Called as _, Errno};
 
 /// Where commands are looked for when the environment has no `PATH`: as systemd does, exec_command in
@@ -79,6 +80,9 @@ pub enum Error {
     /// Arguments and environment.
     #[error("cannot execute {0:?}: its arguments and environment are too long")]
     TooLong(PathBuf),
+    /// What is executed may not make all system calls, and the filter was refused.
+    #[error("cannot load the system call filter")]
+    Filter(#[source] sys::Error),
     /// A string cannot be an argument.
     #[error("cannot execute {0:?}: an argument or a variable has a NUL byte")]
     Nul(String),
@@ -142,14 +146,17 @@ pub struct Program {
     file: CString,
     arguments: Vec<CString>,
     environment: Vec<CString>,
+    filter: Option<Filter>,
 }
 
 impl Program {
-    /// `path` is what [`find`] found for the first of `command`.
+    /// `path` is what [`find`] found for the first of `command`; `filter` is what it may call, none for
+    /// everything.
     pub fn new(
         path: PathBuf,
         command: &[String],
         environment: &[(String, String)],
+        filter: Option<Filter>,
     ) -> Result<Self, Error> {
         let nul = || Error::Nul(path.display().to_string());
         let string = |text: &str| CString::new(text).map_err(|_| nul());
@@ -163,12 +170,16 @@ impl Program {
                 .iter()
                 .map(|(name, value)| string(&format!("{name}={value}")))
                 .collect::<Result<_, _>>()?,
+            filter,
             path,
         })
     }
 
-    /// This process becomes the program.
+    /// This process becomes the program. If it does not, it has to live under the filter all the same.
     pub fn execute(self) -> Result<Infallible, Error> {
+        if let Some(filter) = &self.filter {
+            seccomp::load(filter).map_err(Error::Filter)?;
+        }
         match nix::unistd::execve(&self.file, &self.arguments, &self.environment) {
             Ok(never) => match never {},
             Err(errno) => Err(why(self.path, errno)),
@@ -285,7 +296,7 @@ mod tests {
 
     fn run(path: &Path) -> String {
         let command = [path.display().to_string()];
-        Program::new(path.to_owned(), &command, &[])
+        Program::new(path.to_owned(), &command, &[], None)
             .expect("no NUL")
             .execute()
             .expect_err("it does not run")

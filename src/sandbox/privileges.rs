@@ -39,9 +39,20 @@ pub enum Error {
 ///
 /// Root of the box has the set as permitted and effective; any other user has none. The bounding set is the
 /// set, inheritable and ambient are empty.
+///
+/// A system call filter is still to be loaded, which takes `CAP_SYS_ADMIN` where new privileges are not
+/// refused. It is kept until execve(2), which takes it: it is not in the bounding set, or not root's.
 pub fn drop_to(privileges: &Privileges, identity: &Identity) -> Result<(), Error> {
     let kept = privileges.capabilities.bits();
+    let for_filter = if privileges.seccomp.is_some() && !privileges.no_new_privileges {
+        CapabilitySet::SYS_ADMIN.bits()
+    } else {
+        0
+    };
     bound(kept).map_err(Error::Capabilities)?;
+    rustix::thread::set_keep_capabilities(for_filter != 0)
+        .called(|| format!("prctl(PR_SET_KEEPCAPS, {})", u8::from(for_filter != 0)))
+        .map_err(Error::Capabilities)?;
     become_user(identity).map_err(|source| Error::Become {
         uid: identity.uid,
         gid: identity.gid,
@@ -49,7 +60,7 @@ pub fn drop_to(privileges: &Privileges, identity: &Identity) -> Result<(), Error
         source,
     })?;
     let held = if identity.uid == 0 { kept } else { 0 };
-    hold(held).map_err(Error::Capabilities)?;
+    hold(held | for_filter).map_err(Error::Capabilities)?;
     if privileges.no_new_privileges {
         rustix::thread::set_no_new_privs(true)
             .called(|| "prctl(PR_SET_NO_NEW_PRIVS, 1)".to_owned())

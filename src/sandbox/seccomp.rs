@@ -1,6 +1,6 @@
 //! The system call filter: a [`Policy`] made a program of the kernel's, and loaded; seccomp(2).
 //!
-//! It is compiled in the launcher, before the child exists, and loaded as the last thing before execve(2).
+//! It is compiled while a box waits for its launcher, and loaded as the last thing before execve(2).
 //! A policy that needs no look at arguments comes out as a binary search over the numbers alone, which the
 //! kernel evaluates once when it is loaded: it keeps a bitmap of what is always allowed, and those calls then
 //! cost nothing (Linux 5.11).
@@ -12,7 +12,7 @@ use crate::sys::{self, Instruction};
 
 /// A filter, ready to be loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Program {
+pub struct Filter {
     instructions: Vec<Instruction>,
     log: bool,
     allow_speculation: bool,
@@ -21,8 +21,8 @@ pub struct Program {
 /// The policy does not fit into a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the system call filter would need {instructions} instructions, of which the kernel takes {}: \
-     give it fewer conditions",
+    "cannot make the system call filter: it would be {instructions} instructions long, of which the kernel takes \
+     {}; give it fewer conditions",
     sys::MOST_INSTRUCTIONS
 )]
 pub struct TooLong {
@@ -31,14 +31,14 @@ pub struct TooLong {
 }
 
 /// The program that does what [`Policy::verdict`] says.
-pub fn compile(policy: &Policy) -> Result<Program, TooLong> {
+pub fn compile(policy: &Policy) -> Result<Filter, TooLong> {
     let instructions = compiler::compile(policy);
     if instructions.len() > sys::MOST_INSTRUCTIONS {
         return Err(TooLong {
             instructions: instructions.len(),
         });
     }
-    Ok(Program {
+    Ok(Filter {
         instructions,
         log: policy.log,
         allow_speculation: policy.allow_speculation,
@@ -47,12 +47,8 @@ pub fn compile(policy: &Policy) -> Result<Program, TooLong> {
 
 /// Puts this process, and all it becomes, under the filter. `no_new_privs` is set, or the caller has
 /// `CAP_SYS_ADMIN` in its user namespace.
-pub fn load(program: &Program) -> Result<(), sys::Error> {
-    sys::set_seccomp_filter(
-        &program.instructions,
-        program.log,
-        program.allow_speculation,
-    )
+pub fn load(filter: &Filter) -> Result<(), sys::Error> {
+    sys::set_seccomp_filter(&filter.instructions, filter.log, filter.allow_speculation)
 }
 
 #[cfg(test)]

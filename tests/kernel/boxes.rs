@@ -12,6 +12,7 @@ use boxd::identity::IdRange;
 use boxd::launch::channel::{self, ParentEnd};
 use boxd::launch::protocol::{Failure, FromChild, ToChild};
 use boxd::launch::{Output, Stdio, child};
+use boxd::plan::seccomp::{self, Changes};
 use boxd::plan::{
     Content, MountFlags, MountStep, Namespaces, Payload, Plan, Privileges, Ready, Scope, Stop, What,
 };
@@ -189,6 +190,7 @@ pub fn host_box(line: &str) -> Plan {
             ])
             .expect("known"),
             no_new_privileges: true,
+            seccomp: None,
         },
         scope: Scope {
             unit: "box-kernel-test.scope".to_owned(),
@@ -208,6 +210,18 @@ pub fn host_box(line: &str) -> Plan {
         restart: Restart::default(),
         remarks: Vec::new(),
     }
+}
+
+/// The same box under the filter of its capabilities.
+pub fn filtered(mut plan: Plan) -> Plan {
+    let capabilities = plan.privileges.capabilities;
+    plan.privileges.seccomp = Some(seccomp::of_profile(
+        "test",
+        capabilities,
+        &Changes::default(),
+        &[],
+    ));
+    plan
 }
 
 /// The same box with the host's ids.

@@ -12,6 +12,7 @@ mod failures;
 mod mounts;
 mod privileges;
 mod roots;
+mod seccomp;
 mod separation;
 
 type Test = (&'static str, fn());
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         mounts::TESTS,
         privileges::TESTS,
         roots::TESTS,
+        seccomp::TESTS,
         separation::TESTS,
     ];
     let mut failed = Vec::new();

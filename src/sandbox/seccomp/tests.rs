@@ -82,7 +82,7 @@ fn run(
     }
 }
 
-fn assert_same(policy: &Policy, program: &Program, audit: u32, number: u32, arguments: [u64; 6]) {
+fn assert_same(policy: &Policy, program: &Filter, audit: u32, number: u32, arguments: [u64; 6]) {
     let expected = policy.verdict(audit, number, arguments);
     assert_eq!(
         run(&program.instructions, audit, number, arguments),
