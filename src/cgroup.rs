@@ -23,7 +23,7 @@ const USUAL_MOUNT_POINT: &str = "/sys/fs/cgroup";
 /// Longest sleep between two looks at a group: its directory may go without waking whoever polls its files.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// How long systemd may take to remove the cgroup of a scope that is empty, before we do.
+/// How long systemd may take to remove the cgroup of a scope that is empty.
 const OWNER: Duration = Duration::from_millis(200);
 
 /// Why something could not be done with a control group.
@@ -251,32 +251,36 @@ pub fn wait_empty(cgroup: &Path, timeout: Duration) -> Result<(), Error> {
     wait_for_event(cgroup, "populated", 0, "empty", timeout)
 }
 
-/// Kills everything in the cgroup and returns when the cgroup itself is gone, with all below it. One that is
-/// gone already is no error.
-///
-/// A scope's cgroup is systemd's to remove, and it gets a moment for that. But systemd forgets a scope whose
-/// last process died while it was being attached, and leaves the directory.
+/// Kills everything in the cgroup, waits until it is empty, and gives its owner a moment to remove it. Whether
+/// it is gone then.
 ///
 /// # Errors
 ///
 /// [`Error::Timeout`] when a process does not die within the time: one that sleeps uninterruptibly.
-pub fn clear(cgroup: &Path, timeout: Duration) -> Result<(), Error> {
+pub fn end(cgroup: &Path, timeout: Duration) -> Result<bool, Error> {
     if !cgroup.exists() {
-        return Ok(());
+        return Ok(true);
     }
     kill(cgroup)?;
     wait_empty(cgroup, timeout)?;
     let emptied = Instant::now();
     let mut pause = Duration::from_micros(200);
-    while cgroup.exists() && emptied.elapsed() < OWNER {
+    while cgroup.exists() {
+        if emptied.elapsed() >= OWNER {
+            return Ok(false);
+        }
         std::thread::sleep(pause);
         pause = (pause * 2).min(LOOK_AGAIN);
     }
-    remove_empty(cgroup)
+    Ok(true)
 }
 
-/// Removes a cgroup without processes, and all below it.
-fn remove_empty(cgroup: &Path) -> Result<(), Error> {
+/// Removes a cgroup without processes, and all below it. One that is gone already is no error.
+///
+/// # Errors
+///
+/// [`Error::Remove`] when a process is in it.
+pub fn remove_empty(cgroup: &Path) -> Result<(), Error> {
     let groups = match tree(cgroup) {
         Ok(groups) => groups,
         Err(Error::Read { source, .. }) if is_gone(&source) => return Ok(()),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::cgroup;
 use crate::launch::run_directory::{self, RunDirectory};
 use crate::name::Name;
-use crate::systemd::{self, Manager};
+use crate::systemd::{self, Manager, scope};
 
 /// How long the processes of a killed box may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
@@ -27,11 +27,11 @@ pub enum Error {
     RunDirectory(#[from] run_directory::Error),
     /// Processes or cgroups that do not go.
     #[error("cannot end what is left of box {name}")]
-    Cgroup {
+    Left {
         /// The box.
         name: Name,
         /// Why.
-        source: cgroup::Error,
+        source: scope::EndError,
     },
 }
 
@@ -98,7 +98,7 @@ pub fn clean(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
 ///
 /// # Errors
 ///
-/// [`Error::Cgroup`] when a process cannot be killed: it sleeps in the kernel.
+/// [`Error::Left`] when a process cannot be killed: it sleeps in the kernel.
 pub fn clear(name: &Name, directory: &RunDirectory) -> Result<bool, Error> {
     let mut found = false;
     for cgroup in cgroups(name, directory) {
@@ -107,11 +107,11 @@ pub fn clear(name: &Name, directory: &RunDirectory) -> Result<bool, Error> {
         }
         found = true;
         let gone = if systemd::is_running() {
-            cgroup::clear(&cgroup, DEATH)
+            scope::end(&name.scope(), &cgroup, DEATH)
         } else {
-            cgroup::plain::remove(&cgroup)
+            cgroup::plain::remove(&cgroup).map_err(scope::EndError::from)
         };
-        gone.map_err(|source| Error::Cgroup {
+        gone.map_err(|source| Error::Left {
             name: name.clone(),
             source,
         })?;

@@ -19,7 +19,7 @@ use crate::launch::{self, Launched, Place, Stdio};
 use crate::name::Name;
 use crate::plan::Plan;
 use crate::run::{self, Undecided};
-use crate::systemd::{self, Manager};
+use crate::systemd::{self, Manager, scope};
 use crate::{cgroup, clean, sys};
 
 mod relay;
@@ -67,11 +67,11 @@ pub enum Error {
     },
     /// The box has ended, and something of it stays.
     #[error("cannot clear away what is left of box {name}")]
-    Cgroup {
+    Left {
         /// The box.
         name: Name,
         /// Why.
-        source: cgroup::Error,
+        source: scope::EndError,
     },
 }
 
@@ -172,10 +172,10 @@ fn watch(
 fn clear_away(name: &Name, place: Place, launched: &Launched) -> Result<(), Error> {
     let cgroup = &launched.cgroup;
     let gone = match place {
-        Place::Plain => cgroup::plain::remove(cgroup),
-        Place::Scope => cgroup::clear(cgroup, DEATH),
+        Place::Plain => cgroup::plain::remove(cgroup).map_err(scope::EndError::from),
+        Place::Scope => scope::end(&name.scope(), cgroup, DEATH),
     };
-    gone.map_err(|source| Error::Cgroup {
+    gone.map_err(|source| Error::Left {
         name: name.clone(),
         source,
     })

@@ -114,7 +114,9 @@ pub fn begin<'a>(
             drop(end);
             child::become_payload(plan, child_end, stdio)
         }
-        Fork::Parent { pid, pidfd } => Unfinished::new(pid, pidfd, end, interrupt),
+        Fork::Parent { pid, pidfd } => {
+            Unfinished::new(pid, pidfd, end, interrupt, &plan.scope.unit)
+        }
     };
     // The payload's ends are the child's alone: with ours open its output would never end.
     drop((child_end, stdio));

@@ -13,6 +13,7 @@ use super::channel::{self, ParentEnd};
 use super::protocol::{FromChild, ToChild};
 use super::{Error, Place};
 use crate::cgroup;
+use crate::systemd::scope;
 
 /// How long the processes of a killed child may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
@@ -24,6 +25,7 @@ pub(super) struct Unfinished<'a> {
     end: ParentEnd,
     interrupt: Option<BorrowedFd<'a>>,
     cgroup: Option<(PathBuf, Place)>,
+    scope: &'a str,
 }
 
 impl<'a> Unfinished<'a> {
@@ -32,12 +34,14 @@ impl<'a> Unfinished<'a> {
         pidfd: OwnedFd,
         end: ParentEnd,
         interrupt: Option<BorrowedFd<'a>>,
+        scope: &'a str,
     ) -> Self {
         Unfinished {
             process: Some((pid, pidfd)),
             end,
             interrupt,
             cgroup: None,
+            scope,
         }
     }
 
@@ -162,14 +166,16 @@ impl Drop for Unfinished<'_> {
         while let Err(Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
         let cleared = match self.cgroup.take() {
             None => Ok(()),
-            Some((cgroup, Place::Plain)) => cgroup::plain::remove(&cgroup),
+            Some((cgroup, Place::Plain)) => {
+                cgroup::plain::remove(&cgroup).map_err(scope::EndError::from)
+            }
             // Whoever comes next under this name must not find the scope there.
-            Some((cgroup, Place::Scope)) => cgroup::clear(&cgroup, DEATH),
+            Some((cgroup, Place::Scope)) => scope::end(self.scope, &cgroup, DEATH),
         };
         if let Err(error) = cleared {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "cannot clear away the cgroup of a failed launch"
+                "cannot clear away what a failed launch left: {}",
+                crate::journal::chain(&error)
             );
         }
     }

@@ -183,16 +183,30 @@ impl Manager {
                 {
                     dialect = Dialect::Old;
                 }
-                // A scope just emptied may wait for collection, for as long as systemd has other things to do.
                 Err(Error::Exists { .. })
                     if begin.elapsed() < COLLECTION && self.is_spent(&request.scope.unit)? =>
                 {
-                    std::thread::sleep(Duration::from_millis(5));
+                    self.forget_scope(&request.scope.unit)?;
                 }
                 outcome => return outcome,
             }
             let jobs = self.ask_for_scope(request, dialect)?;
             outcome = self.outcome(jobs, Some(SCOPE));
+        }
+    }
+
+    /// Has systemd let go of a scope that has no process any more.
+    ///
+    /// Mostly it does so by itself. But a process that dies while it is being attached never makes the cgroup
+    /// populated, so systemd never hears of its being empty, and the scope counts as running for ever.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::stop_unit`]; a scope that is not there is none.
+    pub fn forget_scope(&self, scope: &str) -> Result<(), Error> {
+        match self.stop_unit(scope) {
+            Ok(()) | Err(Error::NoSuchUnit { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

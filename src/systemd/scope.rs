@@ -2,9 +2,12 @@
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use zbus::wire::{Fd, Variant};
 
+use super::Manager;
+use crate::cgroup;
 use crate::plan::{Limit, Scope, Stop};
 
 /// Devices a box may open, with what it may do: those that its `/dev` shows, and its own terminals.
@@ -18,6 +21,31 @@ const DEVICES: [(&str, &str); 8] = [
     ("/dev/ptmx", "rwm"),
     ("char-pts", "rw"),
 ];
+
+/// Why a scope did not go.
+#[derive(Debug, thiserror::Error)]
+pub enum EndError {
+    /// Its processes or its cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
+    /// systemd's knowledge of it.
+    #[error(transparent)]
+    Systemd(#[from] super::Error),
+}
+
+/// Kills all processes of a scope, and returns when neither they nor the scope are there. One that is gone
+/// already is no error.
+///
+/// # Errors
+///
+/// A process does not die within the time, or systemd cannot be reached and holds on to an empty scope.
+pub fn end(unit: &str, cgroup: &Path, timeout: Duration) -> Result<(), EndError> {
+    if cgroup::end(cgroup, timeout)? {
+        return Ok(());
+    }
+    Manager::connect()?.forget_scope(unit)?;
+    Ok(cgroup::remove_empty(cgroup)?)
+}
 
 /// What a scope is made of and for whom.
 #[derive(Debug, Clone, Copy)]
@@ -131,7 +159,6 @@ fn cpu_mask(cpus: &[u32]) -> Vec<u8> {
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
-    use std::time::Duration;
 
     #[test]
     fn cpus_become_a_mask() {
