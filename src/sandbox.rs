@@ -8,6 +8,7 @@ pub mod file_system;
 pub mod host_mounts;
 pub mod identity;
 pub mod limits;
+mod mount_locks;
 pub mod mounts;
 pub mod namespaces;
 pub mod paths;

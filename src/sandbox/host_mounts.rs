@@ -12,8 +12,10 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::file_system::{self, Setting};
 use super::mounts::restrictions;
-use super::root;
+use super::{mount_locks, root};
+use crate::capability::CapabilitySet;
 use crate::identity::IdRange;
+use crate::name::Name;
 use crate::plan::{MountFlags, MountStep, Plan, Upper, What};
 use crate::sys::{self, Called as _, MountAttributes, Propagation};
 
@@ -73,6 +75,17 @@ pub enum Error {
     Overlay {
         /// On the host.
         lower: PathBuf,
+        /// Why.
+        #[source]
+        source: sys::Error,
+    },
+    /// The box could undo the restrictions.
+    #[error(
+        "cannot lock the restrictions of the mounts of {name}, which has the capability SYS_ADMIN"
+    )]
+    Lock {
+        /// The box.
+        name: Name,
         /// Why.
         #[source]
         source: sys::Error,
@@ -140,7 +153,19 @@ pub fn prepare(plan: &Plan, user_namespace: Option<BorrowedFd<'_>>) -> Result<Ve
             _ => continue,
         });
     }
+    if shift.is_some() && may_mount(plan) {
+        return in_a_workshop(|| mount_locks::lock(&mounts))?.map_err(|source| Error::Lock {
+            name: plan.name.clone(),
+            source,
+        });
+    }
     Ok(mounts)
+}
+
+/// Whether the payload may change mounts of its own namespace, that is, take a restriction back.
+fn may_mount(plan: &Plan) -> bool {
+    let sys_admin = CapabilitySet::of(["SYS_ADMIN"]).unwrap_or(CapabilitySet::ALL);
+    plan.privileges.capabilities.bits() & sys_admin.bits() != 0
 }
 
 /// How owners on disk become owners in the box.
@@ -426,7 +451,7 @@ impl Drop for MakerId {
     }
 }
 
-/// Runs `work` in a mount namespace of its own whose root tells the host nothing, and comes back, with the
+/// Runs `work` in a mount namespace of its own that tells the host nothing, and comes back, with the
 /// process' root and working directory, however `work` went.
 fn in_a_workshop<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
     let place = Whereabouts::of_this_process().map_err(Error::Workshop)?;
@@ -434,6 +459,7 @@ fn in_a_workshop<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
         .called(|| "unshare(CLONE_NEWNS)".to_owned())
         .map_err(Error::Workshop)?;
     let private = MountAttributes {
+        recursive: true,
         propagation: Some(Propagation::Private),
         ..MountAttributes::default()
     };

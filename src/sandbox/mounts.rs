@@ -47,6 +47,20 @@ pub enum Error {
         #[source]
         source: sys::Error,
     },
+    /// The kernel gives a user namespace no proc or sysfs that shows more than those there are.
+    #[error(
+        "cannot mount {what} at {at:?}: something is mounted over a part of this host's own {what}, as in a \
+         container, and no box may see what that hides; let [security] users be \"host\""
+    )]
+    Covered {
+        /// What it is.
+        what: &'static str,
+        /// Inside the box.
+        at: PathBuf,
+        /// Why.
+        #[source]
+        source: sys::Error,
+    },
     /// A path in the box.
     #[error(transparent)]
     Path(#[from] paths::Error),
@@ -77,9 +91,10 @@ impl Error {
     /// The path inside the box this is about.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Error::Mount { at, .. } | Error::NoRoot { at, .. } | Error::NotSent { at, .. } => {
-                Some(at)
-            }
+            Error::Mount { at, .. }
+            | Error::Covered { at, .. }
+            | Error::NoRoot { at, .. }
+            | Error::NotSent { at, .. } => Some(at),
             Error::Path(error) => Some(error.path()),
             Error::Copy { .. } | Error::Null(_) | Error::Root(_) => None,
         }
@@ -110,8 +125,8 @@ impl Stock {
                     content: Content::CopyOf(path),
                     ..
                 } => stock.copies.push_back(copy_of(path)?),
-                What::Proc => stock.kernel.push_back(new("proc", &[], step)?),
-                What::Sysfs => stock.kernel.push_back(new("sysfs", &[], step)?),
+                What::Proc => stock.kernel.push_back(of_the_kernel("proc", step)?),
+                What::Sysfs => stock.kernel.push_back(of_the_kernel("sysfs", step)?),
                 What::Mask if stock.null.is_none() => {
                     stock.null = Some(null().map_err(Error::Null)?);
                 }
@@ -258,6 +273,20 @@ fn place_for(root: &Root, step: &MountStep, mount: &OwnedFd) -> Result<OwnedFd, 
 
 fn new(kind: &str, settings: &[Setting], step: &MountStep) -> Result<OwnedFd, Error> {
     file_system::make(kind, settings, step.flags).map_err(|source| failed(step, source))
+}
+
+fn of_the_kernel(kind: &str, step: &MountStep) -> Result<OwnedFd, Error> {
+    file_system::make(kind, &[], step.flags).map_err(|source| {
+        if source.errno() == sys::Errno::EPERM {
+            Error::Covered {
+                what: name_of(&step.what),
+                at: step.at.clone(),
+                source,
+            }
+        } else {
+            failed(step, source)
+        }
+    })
 }
 
 fn remount(root: &Root, step: &MountStep) -> Result<(), Error> {

@@ -366,3 +366,22 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// Another process of this program: none in it, its pidfd in the one that asked.
+pub fn fork() -> Option<OwnedFd> {
+    match sys::clone3(nix::sched::CloneFlags::empty()).expect("a process") {
+        Fork::Child => None,
+        Fork::Parent { pidfd, .. } => Some(pidfd),
+    }
+}
+
+/// Exit status of a process that does this: 0, or 101 if it panics.
+pub fn in_a_process(work: impl FnOnce() + std::panic::UnwindSafe) -> i32 {
+    match fork() {
+        Some(pidfd) => wait(&pidfd),
+        None => match std::panic::catch_unwind(work) {
+            Ok(()) => sys::exit_now(0),
+            Err(_) => sys::exit_now(101),
+        },
+    }
+}

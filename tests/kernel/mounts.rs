@@ -9,11 +9,19 @@ use super::boxes::*;
 
 pub const TESTS: &[Test] = &[
     (
+        "a_host_whose_proc_is_covered_is_told_so",
+        a_host_whose_proc_is_covered_is_told_so,
+    ),
+    (
         "a_bind_has_the_right_owners_both_ways",
         a_bind_has_the_right_owners_both_ways,
     ),
     ("an_unshifted_bind_is_nobodys", an_unshifted_bind_is_nobodys),
     ("flags_hold", flags_hold),
+    (
+        "a_box_that_may_mount_cannot_take_restrictions_back",
+        a_box_that_may_mount_cannot_take_restrictions_back,
+    ),
     (
         "recursive_flags_reach_what_is_below",
         recursive_flags_reach_what_is_below,
@@ -283,4 +291,46 @@ fn a_file_system_without_idmaps_is_named() {
         "{}",
         chain(&error)
     );
+}
+
+fn a_box_that_may_mount_cannot_take_restrictions_back() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777))
+        .expect("set");
+    std::fs::write(directory.path().join("file"), "as it was\n").expect("written");
+    let line = "mount -o remount,bind,rw /data 2>/dev/null && echo remounted; \
+        mount --bind /data /mnt && mount -o remount,bind,rw /mnt 2>/dev/null && echo bound; \
+        unshare -m mount -o remount,bind,rw /data 2>/dev/null && echo unshared; \
+        echo x 2>/dev/null > /data/file && echo written; mount -t tmpfs none /tmp && echo may mount; cat /data/file";
+    let mut plan = host_box(line);
+    plan.privileges.capabilities = boxd::capability::CapabilitySet::ALL;
+    plan.privileges.no_new_privileges = false;
+    let plan = with_step(plan, "/mnt", What::Directory { mode: 0o755 }, PLAIN);
+    let plan = with_step(
+        plan,
+        "/data",
+        tree(directory.path(), true),
+        read_only(PLAIN),
+    );
+    assert_eq!(run(&plan), "may mount\nas it was\n");
+}
+
+fn a_host_whose_proc_is_covered_is_told_so() {
+    let mount = |target: &str, flags| {
+        nix::mount::mount(Some("tmpfs"), target, Some("tmpfs"), flags, None::<&str>)
+    };
+    // In a mount namespace that is left by ending: the host's /proc stays as it is.
+    let status = in_a_process(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("root may");
+        let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+        mount("/", private).expect("root may");
+        mount("/proc/bus", nix::mount::MsFlags::empty()).expect("root may");
+        let sentence = refusal(&host_box("true"));
+        assert!(
+            sentence.contains("over a part of this host's own proc"),
+            "{sentence}"
+        );
+        run(&with_host_ids(host_box("true")));
+    });
+    assert_eq!(status, 0);
 }
