@@ -25,11 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::identity::IdRange;
 use crate::name::Name;
 
-pub use kept::{Kept, Record, Sent};
-
-mod kept;
-
-/// Version of [`Document`] and [`Kept`] this program writes and understands. A change that an older or newer
+/// Version of [`Document`], and of what the supervisor keeps, that this program writes and understands. A change that an older or newer
 /// program would misread gets another number; a document of another number is refused with a sentence. A new
 /// field that may be absent needs no new number.
 pub const VERSION: u32 = 1;
@@ -42,7 +38,7 @@ pub const FD_PROCESS: &str = "box-process";
 pub const FD_STDOUT: &str = "box-stdout";
 /// Name of the read end of the payload's standard error.
 pub const FD_STDERR: &str = "box-stderr";
-/// Name of the memfd in which the supervisor keeps what changes: see [`Kept`].
+/// Name of the memfd in which the supervisor keeps what changes while the box lives.
 pub const FD_KEPT: &str = "box-kept";
 /// Name of the memfd that takes what is read of standard output: see [`journal::relay`](crate::journal::relay).
 pub const FD_STDOUT_INLET: &str = "box-stdout-inlet";
@@ -54,17 +50,18 @@ pub const FD_STDERR_INLET: &str = "box-stderr-inlet";
 pub const FD_STDERR_OUTLET: &str = "box-stderr-outlet";
 
 /// Every name a box has in the store: `FileDescriptorStoreMax=` must not be less, and a supervisor that ends
-/// for good removes them all.
+/// for good removes them all, in this order. As long as the document is there, so is the record of how the box
+/// ended, and an heir can tell it.
 pub const NAMES: [&str; 9] = [
-    FD_DOCUMENT,
-    FD_PROCESS,
     FD_STDOUT,
-    FD_STDERR,
-    FD_KEPT,
     FD_STDOUT_INLET,
     FD_STDOUT_OUTLET,
+    FD_STDERR,
     FD_STDERR_INLET,
     FD_STDERR_OUTLET,
+    FD_PROCESS,
+    FD_DOCUMENT,
+    FD_KEPT,
 ];
 
 /// Most bytes of a document that are read.
@@ -212,7 +209,7 @@ fn seals() -> SealFlag {
     SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
 }
 
-/// An empty memfd for what changes: [`FD_KEPT`], or an inlet or outlet.
+/// An empty memfd for what changes.
 pub fn memfd(name: &'static str, label: &CStr) -> Result<OwnedFd, Error> {
     memfd_create(label, MFdFlags::MFD_CLOEXEC).map_err(|errno| Error::Memfd {
         attempt: "make",

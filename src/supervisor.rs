@@ -16,6 +16,7 @@
 //! | signal | |
 //! |---|---|
 //! | SIGTERM, SIGINT | stop the box, then exit |
+//! | SIGUSR1 | become the `box-supervisor` that is installed now, under the running box: after an upgrade |
 //! | SIGHUP | ignored |
 //!
 //! Exit status: that of the box's first process; 128+n if signal n ended it; 0 if it was asked to stop and
@@ -31,6 +32,7 @@ use std::process::ExitCode;
 
 mod descriptors;
 mod event_loop;
+mod kept;
 mod message;
 pub mod policy;
 mod process;

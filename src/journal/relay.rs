@@ -40,7 +40,17 @@ use rustix::pipe::SpliceFlags;
 
 use super::lines::{self, Cut, Line};
 use super::native::{Delivery, Socket};
-use crate::handover::Sent;
+
+/// How far a stream was relayed: the record between inlet and outlet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sent {
+    /// Bytes of the inlet that became entries in the outlet.
+    pub taken: u64,
+    /// Where the entries in the outlet end.
+    pub end: u64,
+    /// The last entry was cut in the midst of a line that has this priority.
+    pub within_line: Option<u8>,
+}
 
 /// Most bytes of a stream that wait in the inlet. It holds more than one line of the greatest length, so a line
 /// can always be told.
@@ -186,6 +196,11 @@ impl Stream {
     /// The pipe, to be polled for reading.
     pub fn pipe(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
+    }
+
+    /// Pipe, inlet and outlet, as [`Stream::adopt`] got them.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
+        [self.pipe.as_fd(), self.inlet.as_fd(), self.outlet.as_fd()]
     }
 
     /// Nothing more is read: what is in the relay is all there is, and the last line may lack its newline.

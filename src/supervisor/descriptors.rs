@@ -1,13 +1,19 @@
 //! What a supervisor starts from: the descriptors systemd passes, and those it adds to the store itself.
 
+use std::convert::Infallible;
 use std::env;
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
-use crate::handover::{self, Document, Kept, Record};
+use crate::handover::{self, Document};
 use crate::journal::relay::{self, Descriptors, Stream};
 use crate::sys;
 use crate::systemd::notify;
 
+use super::kept::{Kept, Record};
 use super::process::Process;
 
 /// All a supervisor has of its box.
@@ -15,6 +21,8 @@ use super::process::Process;
 pub struct Received {
     /// What never changes.
     pub document: Document,
+    /// The memfd it was read from.
+    sealed: OwnedFd,
     /// The first process.
     pub process: Process,
     /// Standard output and standard error; absent if nobody passed it.
@@ -58,9 +66,9 @@ pub fn receive() -> Result<Received, Error> {
         let at = passed.iter().position(|(found, _)| found == name)?;
         Some(passed.swap_remove(at).1)
     };
-    let document = take(handover::FD_DOCUMENT).ok_or(Error::Missing(handover::FD_DOCUMENT))?;
-    let document = handover::read(document.as_fd())?;
-    let pidfd = take(handover::FD_PROCESS).ok_or(Error::Missing(handover::FD_PROCESS))?;
+    let sealed = take(handover::FD_DOCUMENT).ok_or(Error::Missing(handover::FD_DOCUMENT))?;
+    let document = handover::read(sealed.as_fd())?;
+    let pidfd = take(handover::FD_PROCESS);
     let record = match take(handover::FD_KEPT) {
         Some(fd) => Record::adopt(fd),
         None => {
@@ -70,7 +78,11 @@ pub fn receive() -> Result<Received, Error> {
         }
     };
     let kept = record.load()?;
-    let mut stream = |stream_name, pipe, inlet: &'static str, outlet: &'static str, sent| {
+    // A supervisor that had seen the end of the box may have been killed while it tidied up.
+    if pidfd.is_none() && kept.exit.is_none() {
+        return Err(Error::Missing(handover::FD_PROCESS));
+    }
+    let mut stream = |stream_name, [pipe, inlet, outlet]: [&'static str; 3], sent| {
         let Some(pipe) = take(pipe) else {
             return Ok(None);
         };
@@ -91,27 +103,101 @@ pub fn receive() -> Result<Received, Error> {
             .map(Some)
             .map_err(Error::Relay)
     };
-    let stdout = stream(
-        "stdout",
-        handover::FD_STDOUT,
-        handover::FD_STDOUT_INLET,
-        handover::FD_STDOUT_OUTLET,
-        kept.stdout,
-    )?;
-    let stderr = stream(
-        "stderr",
-        handover::FD_STDERR,
-        handover::FD_STDERR_INLET,
-        handover::FD_STDERR_OUTLET,
-        kept.stderr,
-    )?;
+    let stdout = stream("stdout", STREAMS[0], kept.stdout)?;
+    let stderr = stream("stderr", STREAMS[1], kept.stderr)?;
     Ok(Received {
         process: Process::new(pidfd, document.pid),
         document,
+        sealed,
         streams: [stdout, stderr],
         record,
         kept,
     })
+}
+
+/// The names of a stream's pipe, inlet and outlet.
+const STREAMS: [[&str; 3]; 2] = [
+    [
+        handover::FD_STDOUT,
+        handover::FD_STDOUT_INLET,
+        handover::FD_STDOUT_OUTLET,
+    ],
+    [
+        handover::FD_STDERR,
+        handover::FD_STDERR_INLET,
+        handover::FD_STDERR_OUTLET,
+    ],
+];
+
+/// The names of sd_listen_fds(3).
+const LISTEN: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+
+/// Becomes the program that is installed now, with all that was received.
+///
+/// # Errors
+///
+/// The outer one if it cannot be tried, and nothing has changed; the inner one if it was tried: then the
+/// descriptors are in disorder, and only another process can go on.
+pub fn pass_on(received: &Received) -> Result<Result<Infallible, sys::Error>, io::Error> {
+    let program = installed()?;
+    let mut all: Vec<(&str, BorrowedFd<'_>)> = vec![
+        (handover::FD_DOCUMENT, received.sealed.as_fd()),
+        (handover::FD_KEPT, received.record.file().as_fd()),
+    ];
+    if let Some(pidfd) = received.process.pidfd() {
+        all.push((handover::FD_PROCESS, pidfd));
+    }
+    for (stream, names) in received.streams.iter().zip(STREAMS) {
+        if let Some(stream) = stream {
+            all.extend(names.into_iter().zip(stream.descriptors()));
+        }
+    }
+    let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+    let listen = [
+        std::process::id().to_string(),
+        names.len().to_string(),
+        names.join(":"),
+    ];
+    let environment: Vec<CString> = env::vars_os()
+        .filter(|(name, _)| !LISTEN.iter().any(|listen| name == listen))
+        .chain(
+            LISTEN
+                .into_iter()
+                .map(OsString::from)
+                .zip(listen.into_iter().map(OsString::from)),
+        )
+        .filter_map(|(name, value)| {
+            CString::new([name.into_vec(), value.into_vec()].join(&b'=')).ok()
+        })
+        .collect();
+    let arguments: Vec<CString> = env::args_os()
+        .filter_map(|argument| CString::new(argument.into_vec()).ok())
+        .collect();
+    let copies = all
+        .iter()
+        .map(|(_, fd)| fd.try_clone_to_owned())
+        .collect::<io::Result<Vec<_>>>()?;
+    Ok(sys::exec_with_descriptors(
+        &program,
+        &arguments,
+        &environment,
+        copies,
+    ))
+}
+
+/// The program this process runs, as the file system has it now.
+fn installed() -> io::Result<CString> {
+    let program = std::fs::read_link("/proc/self/exe")?
+        .into_os_string()
+        .into_vec();
+    // The kernel says so of a file that was replaced.
+    let program = program
+        .strip_suffix(b" (deleted)")
+        .unwrap_or(&program)
+        .to_vec();
+    let path = PathBuf::from(OsString::from_vec(program.clone()));
+    rustix::fs::access(&path, rustix::fs::Access::EXEC_OK)?;
+    Ok(CString::new(program)?)
 }
 
 /// Has systemd forget all of the box's descriptors, so that the next start begins from nothing.

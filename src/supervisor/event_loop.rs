@@ -14,12 +14,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::chain;
 use super::descriptors::{self, Received};
+use super::kept::Kept;
 use super::message::{self, Message, Subject};
-use super::policy::{Action, Event, Phase, Rules, State};
+use super::policy::{Action, Event, Left, Phase, Rules, State};
 use super::scope::Scope;
-use crate::handover::Kept;
 use crate::journal::native::{self, Delivery, Socket};
 use crate::journal::relay::{Buffers, Pumped};
+use crate::sys;
 use crate::systemd::notify;
 
 /// What the journal did not take is tried again after so long, if nothing tells earlier that it would.
@@ -91,6 +92,9 @@ pub enum Error {
         /// Why.
         source: Errno,
     },
+    /// This process was to become another program.
+    #[error("cannot become the supervisor that is installed")]
+    PassOn(#[source] sys::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] Errno),
@@ -130,10 +134,17 @@ impl EventLoop {
             timeout: received.document.stop_timeout,
         };
         let now = now();
+        let kept = &received.kept;
+        let left = Left {
+            stopping: kept.stopping.map(Duration::from_micros),
+            killed: kept.killed,
+            exit: kept.exit,
+            oom: kept.oom,
+        };
         let event_loop = EventLoop {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Error::Wait)?,
             memory_limit: scope.memory_limit(),
-            state: State::begin(&rules, received.kept.stopping.map(Duration::from_micros)),
+            state: State::begin(&rules, &left, now),
             flows: [0, 1].map(|index| match received.streams[index] {
                 Some(_) => Flow::Turn,
                 None => Flow::Nothing,
@@ -155,11 +166,9 @@ impl EventLoop {
             finished: None,
         };
         event_loop.watch(&event_loop.signals, Source::Signals, "signals")?;
-        event_loop.watch(
-            &event_loop.received.process.pidfd(),
-            Source::Process,
-            "the first process",
-        )?;
+        if let Some(pidfd) = event_loop.received.process.pidfd() {
+            event_loop.watch(&pidfd, Source::Process, "the first process")?;
+        }
         for (index, source) in STREAMS.into_iter().enumerate() {
             if let Some(stream) = &event_loop.received.streams[index] {
                 event_loop.watch(&stream.pipe(), source, "the output")?;
@@ -218,6 +227,9 @@ impl EventLoop {
         if self.state.requested {
             self.told(notify::stopping("stopping"));
         }
+        if let Phase::Killing { .. } = self.state.phase {
+            self.kill_all();
+        }
     }
 
     fn wait(&mut self) -> Result<[bool; SOURCES.len()], Error> {
@@ -264,11 +276,15 @@ impl EventLoop {
                     self.look_again = Some(now() + LOOK_AGAIN);
                 }
                 // A process that has ended stays readable.
-                let _ = self.epoll.delete(self.received.process.pidfd());
+                if let Some(pidfd) = self.received.process.pidfd() {
+                    let _ = self.epoll.delete(pidfd);
+                }
             }
             Source::Signals => {
                 while let Some(signal) = self.signals.read_signal().map_err(Error::Signals)? {
-                    if signal.ssi_signo != Signal::SIGHUP as u32 {
+                    if signal.ssi_signo == Signal::SIGUSR1 as u32 {
+                        self.pass_on()?;
+                    } else if signal.ssi_signo != Signal::SIGHUP as u32 {
                         let heard = self.received.process.hears(self.rules.signal);
                         self.event(Event::Stop { heard });
                     }
@@ -356,6 +372,12 @@ impl EventLoop {
                 let since = now().as_micros() as u64;
                 self.keep(|kept| kept.stopping = Some(since));
             }
+            Action::RecordEnd => {
+                let State {
+                    killed, exit, oom, ..
+                } = self.state;
+                self.keep(|kept| (kept.killed, kept.exit, kept.oom) = (killed, exit, oom));
+            }
             Action::KillAll => self.kill_all(),
             Action::Say(notice) => {
                 let subject = self.subject();
@@ -391,6 +413,21 @@ impl EventLoop {
             && let Err(error) = self.received.process.signal(libc::SIGKILL)
         {
             self.trouble(["its first process cannot be killed: ", &error.to_string()].concat());
+        }
+    }
+
+    /// Becomes the supervisor that is installed now. One that is about to end anyway ends.
+    fn pass_on(&mut self) -> Result<(), Error> {
+        if !matches!(self.state.phase, Phase::Running | Phase::Stopping { .. }) {
+            return Ok(());
+        }
+        match descriptors::pass_on(&self.received) {
+            Ok(Err(error)) => Err(Error::PassOn(error)),
+            Ok(Ok(never)) => match never {},
+            Err(error) => {
+                self.trouble(["its supervisor cannot be replaced: ", &error.to_string()].concat());
+                Ok(())
+            }
         }
     }
 
@@ -613,7 +650,12 @@ impl EventLoop {
 
 /// From now on these signals are events, and wait until they are looked at.
 pub fn block_signals() -> Result<SigSet, Error> {
-    let mask = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    let mask = SigSet::from_iter([
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+    ]);
     mask.thread_block().map_err(Error::Signals)?;
     Ok(mask)
 }

@@ -111,6 +111,19 @@ pub struct State {
     pub oom_seen: Option<Duration>,
 }
 
+/// What an earlier supervisor left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Left {
+    /// It sent the stop signal then.
+    pub stopping: Option<Duration>,
+    /// It killed the box.
+    pub killed: Option<Killed>,
+    /// It learnt how the first process ended.
+    pub exit: Option<Exit>,
+    /// That was for want of memory.
+    pub oom: bool,
+}
+
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
@@ -145,6 +158,8 @@ pub enum Action {
     Signal,
     /// Keep in mind, for a supervisor to come, that the box is being stopped since now.
     RecordStop,
+    /// Keep in mind what happened to the box, for a supervisor to come.
+    RecordEnd,
     /// Kill every process in the cgroup.
     KillAll,
     /// Say something in the journal and in the unit's status.
@@ -216,19 +231,21 @@ impl Result {
 }
 
 impl State {
-    /// A box that runs; `stopping` is when an earlier supervisor asked it to stop.
-    pub fn begin(rules: &Rules, stopping: Option<Duration>) -> State {
+    /// Where an earlier supervisor left off; one that runs, if there was none.
+    pub fn begin(rules: &Rules, left: &Left, now: Duration) -> State {
+        let until = now + KILL_WAIT;
         State {
-            phase: match stopping {
-                None => Phase::Running,
-                Some(since) => Phase::Stopping {
+            phase: match (left.stopping, left.killed, left.exit) {
+                (_, _, Some(_)) | (_, Some(_), _) => Phase::Killing { until },
+                (Some(since), None, None) => Phase::Stopping {
                     until: since + rules.timeout,
                 },
+                (None, None, None) => Phase::Running,
             },
-            requested: stopping.is_some(),
-            killed: None,
-            exit: None,
-            oom: false,
+            requested: left.stopping.is_some() || left.killed.is_some(),
+            killed: left.killed,
+            exit: left.exit,
+            oom: left.oom,
             empty: false,
             oom_seen: None,
         }
@@ -275,7 +292,7 @@ impl State {
                 self.kill(Killed::Timeout, now, &mut actions);
             }
             (Phase::Running | Phase::Stopping { .. }, Event::Exited(exit)) => {
-                self.exited(exit, now);
+                self.exited(exit, now, &mut actions);
                 actions.push(Action::KillAll);
                 self.phase = Phase::Killing {
                     until: now + KILL_WAIT,
@@ -284,7 +301,9 @@ impl State {
             }
             (Phase::Running | Phase::Stopping { .. }, Event::Empty) => self.empty = true,
             (Phase::Killing { .. }, Event::Exited(exit)) => {
-                self.exited(exit, now);
+                if self.exit.is_none() {
+                    self.exited(exit, now, &mut actions);
+                }
                 self.drain_if_gone(now);
             }
             (Phase::Killing { .. }, Event::Empty) => {
@@ -325,11 +344,16 @@ impl State {
         self.phase = Phase::Killing {
             until: now + KILL_WAIT,
         };
-        actions.extend([Action::Say(Notice::Killed(why)), Action::KillAll]);
+        actions.extend([
+            Action::Say(Notice::Killed(why)),
+            Action::RecordEnd,
+            Action::KillAll,
+        ]);
     }
 
-    fn exited(&mut self, exit: Exit, now: Duration) {
+    fn exited(&mut self, exit: Exit, now: Duration, actions: &mut Vec<Action>) {
         self.exit = Some(exit);
+        actions.push(Action::RecordEnd);
         let recent = self.oom_seen.is_some_and(|seen| now <= seen + OOM_WINDOW);
         let by_kill = match exit {
             Exit::Signal { signal, .. } => signal == libc::SIGKILL,
@@ -424,7 +448,7 @@ mod tests {
 
     /// Runs events at these seconds from a running box; all actions in order.
     fn run(events: &[(u64, Event)]) -> (State, Vec<Action>) {
-        let mut state = State::begin(&RULES, None);
+        let mut state = State::begin(&RULES, &Left::default(), Duration::ZERO);
         let mut all = Vec::new();
         for (at, event) in events {
             let actions;
@@ -542,7 +566,9 @@ mod tests {
             actions[5..],
             [
                 Action::Say(Notice::Killed(Killed::Timeout)),
+                Action::RecordEnd,
                 Action::KillAll,
+                Action::RecordEnd,
                 Action::Say(Notice::Ended(Outcome {
                     result: Result::Timeout,
                     exit: SIGKILL,
@@ -612,17 +638,41 @@ mod tests {
             (1, Event::Empty),
             (11, Event::Deadline),
         ]);
-        assert_eq!(actions[1], Action::DropOutput);
+        assert_eq!(actions[2], Action::DropOutput);
         assert_eq!(actions.last(), Some(&Action::Exit(0)));
     }
 
     #[test]
     fn a_stop_goes_on_under_another_supervisor() {
-        let state = State::begin(&RULES, Some(seconds(3)));
+        let left = Left {
+            stopping: Some(seconds(3)),
+            ..Left::default()
+        };
+        let state = State::begin(&RULES, &left, seconds(6));
         assert_eq!(state.deadline(), Some(seconds(8)));
         let (state, actions) = state.after(Event::Deadline, seconds(8), &RULES);
-        assert_eq!(actions[1], Action::KillAll);
+        assert!(actions.contains(&Action::KillAll));
         assert!(state.requested);
+    }
+
+    #[test]
+    fn an_end_an_earlier_supervisor_saw_is_reported_by_its_heir() {
+        let left = Left {
+            exit: Some(Exit::Status(3)),
+            ..Left::default()
+        };
+        let state = State::begin(&RULES, &left, seconds(6));
+        let (state, _) = state.after(Event::Exited(Exit::Unknown), seconds(6), &RULES);
+        let (state, _) = state.after(Event::Empty, seconds(6), &RULES);
+        let (_, actions) = state.after(Event::OutputSent, seconds(6), &RULES);
+        assert_eq!(actions.last(), Some(&Action::Exit(3)));
+        let left = Left {
+            killed: Some(Killed::Timeout),
+            ..Left::default()
+        };
+        let state = State::begin(&RULES, &left, seconds(6));
+        assert!(matches!(state.phase, Phase::Killing { .. }));
+        assert_eq!(state.outcome(&RULES).result, Result::Timeout);
     }
 
     fn any_event() -> impl Strategy<Value = Event> {
@@ -646,12 +696,19 @@ mod tests {
         #[test]
         fn whatever_happens_every_end_is_reached_in_bounded_time_and_once(
             events in prop::collection::vec((any_event(), 0..4_000u64), 0..40),
-            adopted in any::<bool>(),
+            stopping in any::<bool>(),
+            ended in any::<bool>(),
         ) {
             let mut now = seconds(100);
-            let mut state = State::begin(&RULES, adopted.then_some(seconds(99)));
+            let left = Left {
+                stopping: stopping.then_some(seconds(99)),
+                exit: ended.then_some(Exit::Status(0)),
+                ..Left::default()
+            };
+            let mut state = State::begin(&RULES, &left, now);
             let mut exits = 0;
-            let mut killed = false;
+            // The loop kills again what is in this phase, from its begin on.
+            let mut killed = ended;
             let mut step = |state: State, event, now| {
                 let before = state;
                 let (state, actions) = state.after(event, now, &RULES);

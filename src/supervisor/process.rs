@@ -15,19 +15,19 @@ use crate::sys;
 /// later is not its parent: then somebody else waits for it, and what the kernel keeps must do.
 #[derive(Debug)]
 pub struct Process {
-    pidfd: OwnedFd,
+    pidfd: Option<OwnedFd>,
     pid: i32,
 }
 
 impl Process {
-    /// The process behind a pidfd, which has this pid on the host.
-    pub fn new(pidfd: OwnedFd, pid: i32) -> Process {
+    /// The process behind a pidfd, which has, or had, this pid on the host. Without a pidfd it is gone.
+    pub fn new(pidfd: Option<OwnedFd>, pid: i32) -> Process {
         Process { pidfd, pid }
     }
 
     /// The pidfd: readable when the process has ended.
-    pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(AsFd::as_fd)
     }
 
     /// The pid on the host.
@@ -38,8 +38,11 @@ impl Process {
     /// How it ended; none while it lives, and while a dead one is not waited for by its parent and does not
     /// tell.
     pub fn exit(&self) -> Option<Exit> {
+        let Some(pidfd) = self.pidfd() else {
+            return Some(Exit::Unknown);
+        };
         match waitid(
-            WaitId::PidFd(self.pidfd()),
+            WaitId::PidFd(pidfd),
             WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
         ) {
             Ok(None) => return None,
@@ -55,7 +58,7 @@ impl Process {
             }
             Err(_) => {}
         }
-        match sys::exit_of(self.pidfd()) {
+        match sys::exit_of(pidfd) {
             Ok(Some(sys::Exit::Status(status))) => return Some(Exit::Status(status)),
             Ok(Some(sys::Exit::Signal(signal))) => {
                 return Some(Exit::Signal {
@@ -76,7 +79,10 @@ impl Process {
 
     /// Sends a signal; a process that is gone is no failure.
     pub fn signal(&self, signal: i32) -> Result<(), sys::Error> {
-        match sys::send_signal(self.pidfd(), signal) {
+        let Some(pidfd) = self.pidfd() else {
+            return Ok(());
+        };
+        match sys::send_signal(pidfd, signal) {
             Err(error) if error.errno() == sys::Errno::ESRCH => Ok(()),
             result => result,
         }
@@ -121,7 +127,8 @@ impl Process {
 
     /// Whether the pid still is this process', dead or alive.
     fn is_there(&self) -> bool {
-        sys::send_signal(self.pidfd(), 0).is_ok()
+        self.pidfd()
+            .is_some_and(|pidfd| sys::send_signal(pidfd, 0).is_ok())
     }
 
     fn exit_of_zombie(&self) -> Option<Exit> {
@@ -208,11 +215,12 @@ mod tests {
         let pid = child.id() as i32;
         let pidfd = pidfd_open(Pid::from_raw(pid).expect("is no zero"), PidfdFlags::empty())
             .expect("opens");
-        (child, Process::new(pidfd, pid))
+        (child, Process::new(Some(pidfd), pid))
     }
 
     fn wait(process: &Process) {
-        let mut fds = [PollFd::new(&process.pidfd, PollFlags::IN)];
+        let pidfd = process.pidfd().expect("is there");
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
         poll(&mut fds, None).expect("polls");
     }
 

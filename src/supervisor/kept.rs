@@ -2,16 +2,18 @@
 //!
 //! The memfd holds one record of fixed length, written anew with one pwrite(2). A record lies within one page,
 //! and the kernel copies a page's part of a write whole or not at all, so a supervisor that is killed leaves
-//! the old record or the new one. The first word is [`VERSION`](super::VERSION); a later program may append
+//! the old record or the new one. The first word is [`VERSION`]; a later program may append
 //! words, which are zero until it writes them.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-use super::{Error, FD_KEPT, VERSION};
+use super::policy::{Exit, Killed};
+use crate::handover::{Error, FD_KEPT, VERSION, memfd};
+use crate::journal::relay::Sent;
 
-const WORDS: usize = 10;
+const WORDS: usize = 13;
 
 /// What changes while a box lives, and must survive its supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,17 +28,12 @@ pub struct Kept {
     pub stderr: Sent,
     /// Processes of the box the kernel killed for want of memory, as far as they were reported.
     pub oom_kills: u64,
-}
-
-/// How far a stream was relayed; see [`journal::relay`](crate::journal::relay).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sent {
-    /// Bytes of the inlet that became entries in the outlet.
-    pub taken: u64,
-    /// Where the entries in the outlet end.
-    pub end: u64,
-    /// The last entry was cut in the midst of a line that has this priority.
-    pub within_line: Option<u8>,
+    /// The supervisor killed the box.
+    pub killed: Option<Killed>,
+    /// How the first process ended: only its parent is told, and only once.
+    pub exit: Option<Exit>,
+    /// It was killed for want of memory.
+    pub oom: bool,
 }
 
 /// The memfd of a [`Kept`].
@@ -46,7 +43,7 @@ pub struct Record(File);
 impl Record {
     /// A new record, all default.
     pub fn create() -> Result<Record, Error> {
-        super::memfd(FD_KEPT, c"box-kept").map(|fd| Record(fd.into()))
+        memfd(FD_KEPT, c"box-kept").map(|fd| Record(fd.into()))
     }
 
     /// The record of an earlier supervisor.
@@ -111,11 +108,26 @@ fn encode(kept: &Kept) -> [u64; WORDS] {
         kept.stderr.end,
         within(kept.stderr),
         kept.oom_kills,
+        match kept.killed {
+            None => 0,
+            Some(Killed::Timeout) => 1,
+            Some(Killed::Unheard) => 2,
+        },
+        // As wait(2) has it, and one more value for what is not known.
+        optional(kept.exit.map(|exit| match exit {
+            Exit::Status(status) => u64::from(status) << 8,
+            Exit::Signal { signal, dumped } => signal as u64 & 0x7f | u64::from(dumped) << 7,
+            Exit::Unknown => UNKNOWN,
+        })),
+        kept.oom.into(),
     ]
 }
 
+/// No status of wait(2): it has 16 bits.
+const UNKNOWN: u64 = 1 << 16;
+
 fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
-    let [
+    let &[
         version,
         ready,
         stopping,
@@ -126,7 +138,10 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
         err_end,
         err_within,
         oom_kills,
-    ] = *words;
+        killed,
+        exit,
+        oom,
+    ] = words;
     if version != u64::from(VERSION) {
         return Err(Error::Version {
             found: version.try_into().unwrap_or(u32::MAX),
@@ -144,6 +159,20 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
         stdout: sent(out_taken, out_end, out_within),
         stderr: sent(err_taken, err_end, err_within),
         oom_kills,
+        killed: match killed {
+            0 => None,
+            1 => Some(Killed::Timeout),
+            _ => Some(Killed::Unheard),
+        },
+        exit: exit.checked_sub(1).map(|status| match status {
+            UNKNOWN => Exit::Unknown,
+            _ if status & 0x7f == 0 => Exit::Status((status >> 8) as u8),
+            _ => Exit::Signal {
+                signal: (status & 0x7f) as i32,
+                dumped: status & 0x80 != 0,
+            },
+        }),
+        oom: oom != 0,
     })
 }
 
@@ -169,9 +198,20 @@ mod tests {
                 within_line: Some(7),
             },
             oom_kills: 5,
+            killed: Some(Killed::Unheard),
+            exit: Some(Exit::Signal {
+                signal: 64,
+                dumped: true,
+            }),
+            oom: true,
         };
         record.save(&kept).expect("saves");
         assert_eq!(record.load().expect("loads"), kept);
+        for exit in [None, Some(Exit::Status(255)), Some(Exit::Unknown)] {
+            kept.exit = exit;
+            record.save(&kept).expect("saves");
+            assert_eq!(record.load().expect("loads"), kept);
+        }
         kept.stopping = None;
         kept.stdout.within_line = None;
         record.save(&kept).expect("saves");
