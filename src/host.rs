@@ -39,8 +39,6 @@ pub struct Host {
     pub cpus: BTreeSet<u32>,
     /// Where the cgroup2 tree is mounted, and what it can limit.
     pub cgroup: Option<CgroupTree>,
-    /// systemd is PID 1.
-    pub systemd: bool,
     /// `user.max_user_namespaces`; 0 where the kernel has none.
     pub user_namespaces: u64,
     /// What stands at the top of the host's file system for the programs in `/usr`: `bin -> usr/bin`.
@@ -105,7 +103,6 @@ pub fn read(definition: &Definition) -> Host {
             .map(|line| cpu_list(&line))
             .unwrap_or_default(),
         cgroup: CgroupTree::read(),
-        systemd: Path::new("/run/systemd/system").is_dir(),
         user_namespaces: first_line("/proc/sys/user/max_user_namespaces")
             .and_then(|line| line.parse().ok())
             .unwrap_or(0),
@@ -172,7 +169,6 @@ impl Host {
                     .map(str::to_owned)
                     .into(),
             }),
-            systemd: true,
             user_namespaces: 63_000,
             top_level: ["bin", "lib", "lib64", "sbin"]
                 .map(|name| {

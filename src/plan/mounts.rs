@@ -152,23 +152,20 @@ fn mount_step(
                 ));
             }
             let recursive = *recursive && matches!(facts.kind, Kind::Directory { .. });
-            let idmap = match shift(path, &facts, recursive, identity.shifted) {
+            let idmap = match shift(&facts, recursive, identity.shifted) {
                 Shift::Unneeded => false,
                 Shift::Possible => true,
-                Shift::Impossible(remark) if mount.read_only => {
-                    findings.remark(remark);
+                Shift::Impossible(filesystem) if mount.read_only => {
+                    findings.remark(unshifted(&[path.as_path()], &filesystem));
                     false
                 }
-                Shift::Impossible(_) => {
-                    findings.refuse(
-                        key,
-                        no_idmap(
-                            path,
-                            &facts,
-                            recursive,
-                            "add read-only = true to accept that",
-                        ),
-                    );
+                Shift::Impossible(filesystem) => {
+                    let reason = Reason::NoIdmap {
+                        path: path.clone(),
+                        filesystem,
+                        advice: "add read-only = true to accept that",
+                    };
+                    findings.refuse(key, reason);
                     return None;
                 }
             };
@@ -237,46 +234,33 @@ pub(super) enum Shift {
     Unneeded,
     /// They are.
     Possible,
-    /// They should be and cannot; what that means to the box.
+    /// They should be and cannot, on this type of file system.
     Impossible(String),
 }
 
-pub(super) fn shift(path: &Path, facts: &PathFacts, recursive: bool, shifted: bool) -> Shift {
-    if !shifted {
-        return Shift::Unneeded;
-    }
-    match idmap(facts, recursive) {
-        Idmap::Yes => Shift::Possible,
-        Idmap::No(filesystem) => Shift::Impossible(format!(
-            "{} lies on {filesystem}, which cannot be mounted with shifted owners: its files are nobody's in the box",
-            path.display()
-        )),
-    }
-}
-
-pub(super) fn no_idmap(
-    path: &Path,
-    facts: &PathFacts,
-    recursive: bool,
-    advice: &'static str,
-) -> Reason {
-    let filesystem = match idmap(facts, recursive) {
-        Idmap::No(filesystem) => filesystem.clone(),
-        Idmap::Yes => String::new(),
-    };
-    Reason::NoIdmap {
-        path: path.to_owned(),
-        filesystem,
-        advice,
-    }
-}
-
-fn idmap(facts: &PathFacts, recursive: bool) -> &Idmap {
-    if recursive {
+pub(super) fn shift(facts: &PathFacts, recursive: bool, shifted: bool) -> Shift {
+    let idmap = if recursive {
         &facts.idmap_recursive
     } else {
         &facts.idmap
+    };
+    match idmap {
+        _ if !shifted => Shift::Unneeded,
+        Idmap::Yes => Shift::Possible,
+        Idmap::No(filesystem) => Shift::Impossible(filesystem.clone()),
     }
+}
+
+/// What it means to the box that owners are not shifted.
+pub(super) fn unshifted(paths: &[&Path], filesystem: &str) -> String {
+    let paths: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    format!(
+        "files in {} are nobody's in the box: on {filesystem} owners cannot be shifted (no idmapped mounts)",
+        paths.join(", ")
+    )
 }
 
 #[cfg(test)]
@@ -398,7 +382,7 @@ mod tests {
         definition.mounts = vec![mount];
         let plan = resolve(&definition, &Host::fixed(&definition)).expect("a plan");
         assert_eq!(plan.remarks.len(), 1);
-        assert!(plan.remarks[0].contains("/srv/overlay lies on overlay"));
+        assert!(plan.remarks[0].contains("files in /srv/overlay are nobody's"));
     }
 
     #[test]

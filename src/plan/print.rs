@@ -24,7 +24,7 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
 
     let payload = &plan.payload;
     section(out, "payload")?;
-    line(out, "command", quoted(&payload.command))?;
+    command(out, &payload.command)?;
     line(out, "user", user(&payload.user))?;
     if !payload.groups.is_empty() {
         let groups: Vec<String> = payload.groups.iter().map(group).collect();
@@ -144,9 +144,39 @@ fn line(out: &mut String, key: &str, value: impl AsRef<str>) -> fmt::Result {
     writeln!(out, "  {key:<17} {}", value.as_ref())
 }
 
-fn quoted(words: &[String]) -> String {
-    let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
-    words.join(" ")
+/// Words in quotes; one that has lines is shown as such, so that a script can be read.
+fn command(out: &mut String, words: &[String]) -> fmt::Result {
+    let mut rest = words;
+    let mut key = "command";
+    while !rest.is_empty() {
+        let of_one_line = rest.iter().take_while(|word| !word.contains('\n')).count();
+        let (plain, others) = rest.split_at(of_one_line);
+        let plain: Vec<String> = plain.iter().map(|word| format!("{word:?}")).collect();
+        if !plain.is_empty() {
+            line(out, key, plain.join(" "))?;
+            key = "";
+        }
+        rest = others;
+        if let Some((script, others)) = others.split_first() {
+            for text in script.split('\n') {
+                line(out, key, format!("| {}", visible(text)).trim_end())?;
+                key = "";
+            }
+            rest = others;
+        }
+    }
+    Ok(())
+}
+
+/// Without anything that would move the cursor.
+fn visible(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\t' => "    ".to_owned(),
+            c if c.is_control() => c.escape_debug().to_string(),
+            c => c.to_string(),
+        })
+        .collect()
 }
 
 /// As it is, unless something in it would mislead the eye.

@@ -1,5 +1,6 @@
 //! What the root is made of.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::mounts::{self, Shift, directory, shift, step, symlink};
@@ -91,9 +92,16 @@ fn check_directory(
                 }
                 None => {}
             }
-            if let Shift::Impossible(_) = shift(path, &facts, false, shifted) {
+            if let Shift::Impossible(filesystem) = shift(&facts, false, shifted) {
                 let advice = "move it to one such as ext4, xfs or btrfs";
-                findings.refuse(KEY, mounts::no_idmap(path, &facts, false, advice));
+                findings.refuse(
+                    KEY,
+                    Reason::NoIdmap {
+                        path: path.to_owned(),
+                        filesystem,
+                        advice,
+                    },
+                );
             }
             if !facts.mounts_below.is_empty() {
                 let below: Vec<String> = facts
@@ -114,10 +122,17 @@ fn check_directory(
 fn check_store(host: &Host, shifted: bool, findings: &mut Findings) {
     let path = Path::new(host::STATE_DIRECTORY);
     let facts = host.path(path);
-    if let Shift::Impossible(_) = shift(path, &facts, false, shifted) {
+    if let Shift::Impossible(filesystem) = shift(&facts, false, shifted) {
         let advice =
             "mount one such as ext4, xfs or btrfs there, keep nothing (root.writes = \"discard\")";
-        findings.refuse("root.writes", mounts::no_idmap(path, &facts, false, advice));
+        findings.refuse(
+            "root.writes",
+            Reason::NoIdmap {
+                path: path.to_owned(),
+                filesystem,
+                advice,
+            },
+        );
     }
 }
 
@@ -142,19 +157,26 @@ fn host_root(
             mode: 0o755,
         },
     };
-    let mut steps = vec![
-        step("/", root, FLAGS),
-        of_host(usr, host, shifted, findings),
-    ];
+    let mut unshifted: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    let mut of_host = |path: &Path| {
+        let idmap = match shift(&host.path(path), true, shifted) {
+            Shift::Unneeded => false,
+            Shift::Possible => true,
+            Shift::Impossible(filesystem) => {
+                unshifted.entry(filesystem).or_default().push(path.into());
+                false
+            }
+        };
+        read_only_tree(path, idmap)
+    };
+    let mut steps = vec![step("/", root, FLAGS), of_host(usr)];
     for (at, what) in &host.top_level {
         steps.push(match what {
             TopLevel::Link(target) => symlink(at, target),
-            TopLevel::Directory => of_host(at, host, shifted, findings),
+            TopLevel::Directory => of_host(at),
         });
     }
-    steps.extend(etc::of_host(host, |path| {
-        of_host(path, host, shifted, findings)
-    }));
+    steps.extend(etc::of_host(host, of_host));
     steps.extend([
         directory("/home", 0o755),
         directory("/root", 0o700),
@@ -166,23 +188,19 @@ fn host_root(
         symlink("/var/lock", "/run/lock"),
         symlink("/var/run", "/run"),
     ]);
+    for (filesystem, paths) in &unshifted {
+        let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+        findings.remark(mounts::unshifted(&paths, filesystem));
+    }
     steps
 }
 
-/// A directory of the host at its own place, read-only: with shifted owners, or without where that cannot be.
-fn of_host(path: &Path, host: &Host, shifted: bool, findings: &mut Findings) -> MountStep {
-    let idmap = match shift(path, &host.path(path), true, shifted) {
-        Shift::Unneeded => false,
-        Shift::Possible => true,
-        Shift::Impossible(remark) => {
-            findings.remark(remark);
-            false
-        }
-    };
+/// A directory of the host at its own place.
+fn read_only_tree(path: &Path, idmap: bool) -> MountStep {
     step(
         path,
         What::Tree {
-            path: PathBuf::from(path),
+            path: path.to_owned(),
             recursive: true,
             idmap,
         },
@@ -265,7 +283,10 @@ mod tests {
             facts.idmap_recursive = facts.idmap.clone();
         }
         let plan = resolve(&definition, &host).expect("a plan");
-        assert!(plan.remarks[0].starts_with("/usr lies on overlay"));
+        assert!(
+            plan.remarks[0]
+                .starts_with("files in /usr, /etc/alternatives, /etc/ssl/certs are nobody's")
+        );
         assert!(plan.mounts.iter().any(|step| step.at == Path::new("/usr")
             && matches!(step.what, What::Tree { idmap: false, .. })
             && step.flags.read_only));
