@@ -5,6 +5,7 @@
 
 mod arguments;
 mod definitions;
+mod inside;
 mod journal;
 mod look;
 mod names;
@@ -44,6 +45,12 @@ pub enum Error {
     /// What runs cannot be seen.
     #[error(transparent)]
     Running(#[from] crate::running::Error),
+    /// A box cannot be run in the foreground.
+    #[error(transparent)]
+    Run(#[from] crate::foreground::Error),
+    /// A box cannot be entered.
+    #[error(transparent)]
+    Enter(#[from] crate::enter::Error),
     /// The output of a box in the foreground is kept nowhere.
     #[error(
         "box {name} has no log: it runs in the foreground (its first process is {pid}), and its output goes to the terminal of that `boxctl run`"
@@ -109,6 +116,11 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let color = arguments.color;
     let out = Look::of_stdout(color);
+    // What goes wrong before a command runs in a box must not look like the command's own status.
+    let failure = match arguments.command {
+        Command::Exec { .. } | Command::Shell { .. } => ExitCode::from(crate::enter::TROUBLE.0),
+        _ => ExitCode::FAILURE,
+    };
     let result = match arguments.command {
         Command::Check { files } => definitions::check(&files, out, Look::of_stderr(color)),
         Command::Plan { source, json } => definitions::plan(&source, json),
@@ -133,19 +145,36 @@ pub fn main() -> ExitCode {
         Command::Reload(names) => {
             units::change(Operation::Reload, &names.names, Look::of_stderr(color))
         }
-        _ => Ok(ExitCode::FAILURE),
+        Command::Kill { signal, names } => inside::kill(signal, &names),
+        Command::Exec {
+            user,
+            terminal,
+            interactive,
+            working_directory,
+            name,
+            command,
+        } => inside::exec(
+            &name,
+            inside::Wish {
+                user,
+                terminal,
+                interactive,
+                working_directory,
+                command,
+            },
+        ),
+        Command::Shell { user, name } => inside::shell(&name, user),
+        Command::Run { source } => definitions::run(&source, Look::of_stderr(color)),
     };
     result.unwrap_or_else(|error| {
         let look = Look::of_stderr(color);
         complain(&describe(&error, look));
-        error.exit_code()
+        match &error {
+            Error::Enter(error) => ExitCode::from(error.exit_status()),
+            Error::Run(error) => ExitCode::from(error.status()),
+            _ => failure,
+        }
     })
-}
-
-impl Error {
-    fn exit_code(&self) -> ExitCode {
-        ExitCode::FAILURE
-    }
 }
 
 /// All of them, a line each: the first stands behind "boxctl:", the others under it.

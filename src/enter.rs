@@ -1,4 +1,325 @@
 //! Another process in a running box: `boxctl exec` and `boxctl shell`.
+//!
+//! ```text
+//! boxctl ──fork──► the envoy ──clone──► the command
+//!   │                cgroup, namespaces,    privileges, streams,
+//!   │                root of the box        execve
+//!   └──────────── parent of both; relays, waits ────────────┘
+//! ```
+//!
+//! The envoy goes into the box's cgroup first, so that whatever the command costs is the box's, and then into
+//! all its namespaces. Only a process made after that is in the pid namespace, and so the envoy makes the
+//! command its own sibling and is gone. The command is a child of boxctl, which learns its exit status.
+//!
+//! From the moment one of them can be seen from inside the box until it executes, neither can be traced from
+//! there (`PR_SET_DUMPABLE`), and neither has a descriptor of the host but `/dev/null` and the socket to
+//! boxctl: a process of the box has nothing to steal (CVE-2016-9962, CVE-2024-21626). The command's streams are
+//! made by the command itself when it is already the user it shall be: a terminal of the box's own devpts, or
+//! pipes. So it owns them, and the caller's terminal is never within its reach (CVE-2017-5226).
 
+mod envoy;
 pub mod relay;
+mod seal;
 pub mod terminal;
+
+use std::io::{self, IsTerminal as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::termios::Winsize;
+use serde::{Deserialize, Serialize};
+
+use crate::definition::User;
+use crate::launch::channel::{self, Socket};
+use crate::launch::environment;
+use crate::launch::protocol::{Failure, Status};
+use crate::name::Name;
+use crate::running::{self, Running};
+use crate::sys::{self, Fork};
+use relay::{Caller, Signals, Streams};
+use terminal::Raw;
+
+/// What runs in the box.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// A program with its arguments, looked up in the `PATH` of the box.
+    Command(Vec<String>),
+    /// The shell of the user, or else one the box has.
+    Shell,
+}
+
+/// What the command reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// Nothing: its standard input is at its end.
+    Empty,
+    /// What the caller's standard input has.
+    Passed,
+}
+
+/// How it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// What runs.
+    pub what: What,
+    /// As whom; none for the user of the box.
+    pub user: Option<User>,
+    /// In which directory of the box; none for the box's own.
+    pub working_directory: Option<PathBuf>,
+    /// It gets a terminal.
+    pub terminal: bool,
+    /// What it reads.
+    pub input: Input,
+}
+
+/// Why nothing was run in a box.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// This program cannot be made safe from a box that has the host's ids.
+    #[error("cannot enter box {name}: cannot show it this program read-only")]
+    Seal {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: seal::Error,
+    },
+    /// The kernel refused what is done outside the box.
+    #[error("cannot enter box {name}")]
+    Prepare {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: sys::Error,
+    },
+    /// The environment of the box cannot be had.
+    #[error("cannot enter box {name}")]
+    Environment {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: environment::Error,
+    },
+    /// The box ended meanwhile.
+    #[error(
+        "cannot enter box {name}: it has just ended; start it with `systemctl start box@{name}`"
+    )]
+    Ended {
+        /// The box.
+        name: Name,
+    },
+    /// A process on its way into the box went no further.
+    #[error("cannot run it in box {name}: {failure}")]
+    Failed {
+        /// The box.
+        name: Name,
+        /// Where and why.
+        failure: Failure,
+    },
+    /// A process on its way into the box was not heard.
+    #[error("cannot enter box {name}: the process on its way in is gone")]
+    Lost {
+        /// The box.
+        name: Name,
+        /// How that was noticed.
+        source: channel::Error,
+    },
+    /// The caller's terminal cannot be made raw.
+    #[error("cannot put the terminal into raw mode: tcsetattr")]
+    Raw(#[source] io::Error),
+    /// The command runs, and the relay broke off.
+    #[error("lost the command in box {name}; it goes on without input or output")]
+    Relay {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: relay::Error,
+    },
+}
+
+impl Error {
+    /// What boxctl exits with: 126 and 127 as a shell would for a command that is not executable or not there,
+    /// else 125, which docker-run(1) and env(1) use for troubles of their own.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Error::Failed { failure, .. } => failure.status,
+            _ => TROUBLE.0,
+        }
+    }
+}
+
+/// Exit status of boxctl when the box could not be entered.
+pub const TROUBLE: Status = Status(125);
+/// Exit status when the command is there and cannot be executed.
+const NOT_EXECUTABLE: Status = Status(126);
+/// Exit status when there is no such command.
+const NOT_FOUND: Status = Status(127);
+
+/// What the processes on their way into the box say.
+#[derive(Debug, Serialize, Deserialize)]
+enum FromInside {
+    /// The envoy has made the command; its pidfd comes with this.
+    Made,
+    /// The command's streams, as they are for boxctl, come with this; execve(2) is next, and its success closes
+    /// the socket.
+    Executing,
+    /// It went no further.
+    Failed(Failure),
+}
+
+/// Runs a command in a box until it ends, and returns its status as a shell would: 128+n for a signal.
+///
+/// This process must have one thread.
+///
+/// # Errors
+///
+/// The command does not run, except for [`Error::Relay`].
+pub fn run(running: &Running, options: &Options) -> Result<u8, Error> {
+    let name = &running.document.name;
+    if running.plan.ids.is_none() {
+        seal::this_program().map_err(|source| Error::Seal {
+            name: name.clone(),
+            source,
+        })?;
+    }
+    let failed = |source| Error::Prepare {
+        name: name.clone(),
+        source,
+    };
+    let relayed = |source| Error::Relay {
+        name: name.clone(),
+        source,
+    };
+    // Whatever descriptors boxctl was started with end here at the latest.
+    sys::close_on_exec_from(3).map_err(failed)?;
+    let environment =
+        environment::read(&running.plan.payload).map_err(|source| Error::Environment {
+            name: name.clone(),
+            source,
+        })?;
+    let stdin = io::stdin();
+    let size = relay::window(&stdin).or_else(|| relay::window(io::stdout()));
+    let signals = Signals::block().map_err(relayed)?;
+    let command = enter(running, options, environment, size)?;
+    let raw = if options.terminal && options.input == Input::Passed && stdin.is_terminal() {
+        Some(Raw::new(&stdin).map_err(|errno| Error::Raw(errno.into()))?)
+    } else {
+        None
+    };
+    let (stdout, stderr) = (io::stdout(), io::stderr());
+    let caller = Caller {
+        input: (options.input == Input::Passed).then(|| stdin.as_fd()),
+        output: stdout.as_fd(),
+        error: stderr.as_fd(),
+    };
+    let status = relay::relay(
+        command.streams,
+        caller,
+        &command.process,
+        &signals,
+        raw.as_ref(),
+    );
+    envoy::remove_leaf(&running.document.cgroup);
+    status.map_err(relayed)
+}
+
+/// A command that runs in a box.
+struct Inside {
+    process: OwnedFd,
+    streams: Streams,
+}
+
+/// Has the command made, and returns when it has been executed.
+fn enter(
+    running: &Running,
+    options: &Options,
+    environment: Vec<(String, String)>,
+    size: Option<Winsize>,
+) -> Result<Inside, Error> {
+    let name = &running.document.name;
+    let failed = |source| Error::Prepare {
+        name: name.clone(),
+        source,
+    };
+    let (ours, theirs) = channel::sockets("the process on its way in", "boxctl").map_err(failed)?;
+    let envoy = match sys::clone3(nix::sched::CloneFlags::empty()).map_err(failed)? {
+        Fork::Child => {
+            drop(ours);
+            envoy::go(running, options, environment, size, &theirs)
+        }
+        Fork::Parent { pidfd, .. } => pidfd,
+    };
+    drop(theirs);
+    let made = hear(&ours, running);
+    // It is gone or about to go, whatever it said.
+    let _ = relay::reap(&envoy);
+    let (message, mut descriptors) = made?;
+    let (FromInside::Made, Some(process)) = (message, descriptors.pop()) else {
+        return Err(lost(
+            running,
+            channel::Error::Ended("the process on its way in"),
+        ));
+    };
+    let result = streams(&ours, running, options);
+    if result.is_err() {
+        let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
+        let _ = relay::reap(&process);
+        envoy::remove_leaf(&running.document.cgroup);
+    }
+    result.map(|streams| Inside { process, streams })
+}
+
+/// The command's streams, once it has been executed.
+fn streams(ours: &Socket, running: &Running, options: &Options) -> Result<Streams, Error> {
+    let (_, descriptors) = hear(ours, running)?;
+    let mut descriptors = descriptors.into_iter();
+    let streams = if options.terminal {
+        descriptors.next().map(Streams::Terminal)
+    } else {
+        descriptors
+            .next()
+            .zip(descriptors.next())
+            .map(|(output, error)| Streams::Pipes {
+                input: descriptors.next(),
+                output,
+                error,
+            })
+    };
+    let streams =
+        streams.ok_or_else(|| lost(running, channel::Error::Ended("the process on its way in")))?;
+    match ours.receive::<FromInside>() {
+        Err(channel::Error::Ended(_)) => Ok(streams),
+        Err(error) => Err(lost(running, error)),
+        Ok((message, _)) => Err(broken_off(message, running)),
+    }
+}
+
+/// The next message, unless it is that of a failure.
+fn hear(ours: &Socket, running: &Running) -> Result<(FromInside, Vec<OwnedFd>), Error> {
+    match ours.receive() {
+        Ok((message @ FromInside::Failed(_), _)) => Err(broken_off(message, running)),
+        Ok(heard) => Ok(heard),
+        Err(error) => Err(lost(running, error)),
+    }
+}
+
+/// A box that ends takes along whoever is on the way in: then that is the reason to tell.
+fn lost(running: &Running, source: channel::Error) -> Error {
+    let name = running.document.name.clone();
+    if running::has_ended(&running.process) {
+        Error::Ended { name }
+    } else {
+        Error::Lost { name, source }
+    }
+}
+
+fn broken_off(message: FromInside, running: &Running) -> Error {
+    let name = running.document.name.clone();
+    match message {
+        _ if running::has_ended(&running.process) => Error::Ended { name },
+        FromInside::Failed(failure) => Error::Failed { name, failure },
+        FromInside::Made | FromInside::Executing => Error::Lost {
+            name,
+            source: channel::Error::Ended("the process on its way in"),
+        },
+    }
+}

@@ -1,7 +1,7 @@
 //! What exists: a running box found by its name, and known to be that box.
 //!
-//! A launcher writes `/run/boxd/NAME/{plan,document}.json` before the payload begins, and whoever ends the box
-//! removes them. A pid in a file may be another process by now; so it is opened, looked at through its cgroup,
+//! A launcher writes the box's plan and document below `/run/boxd` before the payload begins, and whoever ends
+//! the box removes them. A pid in a file may be another process by now; so it is opened, looked at through its cgroup,
 //! and believed only if it still lives after that look.
 
 use std::fs;
@@ -15,11 +15,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup;
 use crate::handover::{self, Document};
+use crate::launch::run_directory::{DOCUMENT, PARENT, PLAN};
 use crate::name::Name;
 use crate::plan::Plan;
-
-/// Where launchers write what runs.
-pub const DIRECTORY: &str = "/run/boxd";
 
 /// A box whose first process lives.
 #[derive(Debug)]
@@ -85,7 +83,7 @@ pub enum Error {
 ///
 /// Files that cannot be read or understood, for one who is not root above all.
 pub fn find(name: &Name) -> Result<Option<Running>, Error> {
-    find_in(Path::new(DIRECTORY), name)
+    find_in(Path::new(PARENT), name)
 }
 
 /// The names of all boxes that a launcher has written down, running or not, in their order.
@@ -94,7 +92,7 @@ pub fn find(name: &Name) -> Result<Option<Running>, Error> {
 ///
 /// [`Error::Read`] when the directory cannot be listed; one that is missing has no boxes.
 pub fn names() -> Result<Vec<Name>, Error> {
-    names_in(Path::new(DIRECTORY))
+    names_in(Path::new(PARENT))
 }
 
 fn names_in(directory: &Path) -> Result<Vec<Name>, Error> {
@@ -113,7 +111,7 @@ fn names_in(directory: &Path) -> Result<Vec<Name>, Error> {
             .file_name()
             .to_str()
             .and_then(|name| name.parse().ok())
-            && entry.path().join("document.json").exists()
+            && entry.path().join(DOCUMENT).exists()
         {
             names.push(name);
         }
@@ -124,7 +122,7 @@ fn names_in(directory: &Path) -> Result<Vec<Name>, Error> {
 
 fn find_in(directory: &Path, name: &Name) -> Result<Option<Running>, Error> {
     let directory = directory.join(name.as_str());
-    let path = directory.join("document.json");
+    let path = directory.join(DOCUMENT);
     let Some(json) = read(&path)? else {
         return Ok(None);
     };
@@ -133,7 +131,7 @@ fn find_in(directory: &Path, name: &Name) -> Result<Option<Running>, Error> {
     let Some(process) = open(&document)? else {
         return Ok(None);
     };
-    let path = directory.join("plan.json");
+    let path = directory.join(PLAN);
     let Some(json) = read(&path)? else {
         return Ok(None);
     };
@@ -167,17 +165,8 @@ fn open(document: &Document) -> Result<Option<OwnedFd>, Error> {
         return Ok(None);
     }
     let cgroup = cgroup.map_err(|source| Error::Cgroup { pid, source })?;
-    Ok(stands_in(&cgroup, &document.cgroup).then_some(process))
-}
-
-/// Whether a path below the mount point of cgroup2 is the cgroup of this absolute path, or lies below it: a
-/// box with an init of its own sorts itself into groups there.
-fn stands_in(cgroup: &Path, scope: &Path) -> bool {
-    let Ok(mount_point) = cgroup::mount_point() else {
-        return false;
-    };
-    let absolute = mount_point.join(cgroup.strip_prefix("/").unwrap_or(cgroup));
-    absolute.starts_with(scope)
+    // Below it too: a box with an init of its own sorts itself into groups there.
+    Ok(cgroup.starts_with(&document.cgroup).then_some(process))
 }
 
 /// Whether the process of a pidfd has ended, waited for or not.
@@ -233,17 +222,12 @@ mod tests {
         }
     }
 
-    fn own_cgroup() -> PathBuf {
-        let below = cgroup::of_self().expect("a cgroup");
-        let mount_point = cgroup::mount_point().expect("cgroup2 is mounted");
-        mount_point.join(below.strip_prefix("/").unwrap_or(&below))
-    }
-
     #[test]
     fn a_process_is_a_boxs_only_while_it_stands_in_its_cgroup() {
         let mut child = sleeper();
-        let there = document(child.id(), own_cgroup());
-        let elsewhere = document(child.id(), own_cgroup().join("box-web.scope"));
+        let own = cgroup::of_self().expect("a cgroup");
+        let there = document(child.id(), own.clone());
+        let elsewhere = document(child.id(), own.join("box-web.scope"));
         assert!(open(&there).expect("looked at").is_some());
         assert!(open(&elsewhere).expect("looked at").is_none());
         child.kill().expect("killed");

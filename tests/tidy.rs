@@ -28,9 +28,9 @@ const MAY_USE: &[(&str, &str)] = &[
     ),
     (
         "enter",
-        "cgroup handover identity launch plan running sandbox sys",
+        "cgroup definition::User handover identity launch plan running sandbox sys",
     ),
-    ("running", "cgroup handover plan sys"),
+    ("running", "cgroup handover launch::run_directory plan sys"),
     (
         "launch",
         "cgroup handover identity journal launch::child launch::channel launch::environment launch::protocol launch::stdio plan \
@@ -153,6 +153,17 @@ const OPENS_BY_PATH: &[(&str, &str, &str)] = &[
         "rustix::fs::CWD",
         "the host's /dev/null, before the root is entered",
     ),
+    ("sandbox::mount_locks", "std::fs::File", "a pipe"),
+    (
+        "sandbox::mount_locks",
+        "rustix::fs::open",
+        "names of ours in a file system of ours",
+    ),
+    (
+        "sandbox::mount_locks",
+        "rustix::fs::CWD",
+        "names of ours in a file system of ours",
+    ),
     (
         "sandbox::namespaces",
         "std::fs::File",
@@ -162,6 +173,11 @@ const OPENS_BY_PATH: &[(&str, &str, &str)] = &[
         "sandbox::paths",
         "std::fs::File",
         "the module that resolves",
+    ),
+    (
+        "sandbox::paths",
+        "rustix::fs::open",
+        "the process' own root",
     ),
     ("sandbox::root", "rustix::fs::open", "the process' own root"),
     (

@@ -1,4 +1,4 @@
-//! `boxctl check`, `plan`, `list` and `schema`: definitions, without running anything.
+//! `boxctl run`, `check`, `plan`, `list` and `schema`: what begins with a definition.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,8 +9,17 @@ use super::table::{self, Cell, Side};
 use super::terminal::{Look, Paint, complain, harmless, say};
 use super::{Error, describe, names};
 use crate::definition::{self, Definition, Layers, LoadError};
-use crate::host;
 use crate::plan::{self, Plan};
+use crate::{foreground, host};
+
+/// Runs a box in the foreground, and ends as it does.
+pub fn run(source: &str, look: Look) -> Result<ExitCode, Error> {
+    let definition = read(source)?;
+    let notice = |text: &str| {
+        complain(&format!("{} {text}\n", look.paint(Paint::Faint, "boxctl:")));
+    };
+    Ok(ExitCode::from(foreground::run(&definition, &notice)?))
+}
 
 /// Says everything that is wrong with these files, or with all definitions.
 pub fn check(files: &[PathBuf], out: Look, err: Look) -> Result<ExitCode, Error> {

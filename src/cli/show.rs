@@ -1,5 +1,7 @@
 //! How a status looks to people: the table of all boxes, and the page about one.
 
+use std::path::Path;
+
 use jiff::tz::TimeZone;
 
 use super::table::{self, Cell, Side};
@@ -33,7 +35,7 @@ impl Clock {
 pub fn boxes(report: &Report, clock: &Clock, look: Look) -> String {
     let mut result = String::new();
     if report.boxes.is_empty() {
-        result.push_str("No boxes. Describe one in /etc/boxd/NAME.toml; box.toml(5) tells how.\n");
+        result.push_str("No boxes. Describe one in /etc/boxd/NAME.toml; boxd.toml(5) tells how.\n");
     } else {
         let rows: Vec<Vec<Cell>> = report
             .boxes
@@ -180,8 +182,8 @@ pub fn page(status: &Status, output: &[String], clock: &Clock, look: Look) -> St
             None => "the host's".to_owned(),
         };
         page.entry("Ids", &ids);
-        page.entry("Root", &harmless(&payload.root));
-        page.entry("CGroup", &harmless(&payload.cgroup.display().to_string()));
+        page.entry("Root", &root(&payload.root));
+        page.entry("CGroup", &cgroup(&payload.cgroup));
     }
     for remark in &status.remarks {
         page.entry("Remark", &harmless(remark));
@@ -269,11 +271,27 @@ fn loaded(status: &Status, look: Look) -> String {
             look.paint(Paint::Bad, "the definition has errors")
         ),
         DefinitionState::Masked => format!("masked ({files})"),
-        DefinitionState::Missing if files.is_empty() => {
-            look.paint(Paint::Warning, "no definition any more")
+        DefinitionState::Missing if status.runner == Some(Runner::Foreground) => {
+            "from a file that is not installed".to_owned()
         }
-        DefinitionState::Missing => files,
+        DefinitionState::Missing => look.paint(Paint::Warning, "no definition any more"),
     }
+}
+
+fn root(root: &str) -> String {
+    match root {
+        "host" => "/usr of the host".to_owned(),
+        directory => harmless(directory),
+    }
+}
+
+/// A cgroup as systemctl(1) writes it: from the top of the tree.
+fn cgroup(path: &Path) -> String {
+    let path = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+        .iter()
+        .find_map(|top| path.strip_prefix(top).ok())
+        .map_or_else(|| path.to_owned(), |below| Path::new("/").join(below));
+    harmless(&path.display().to_string())
 }
 
 fn active(status: &Status, clock: &Clock, look: Look) -> String {

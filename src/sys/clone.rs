@@ -9,7 +9,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
-use super::{Errno, Error, checked};
+use super::{Error, checked};
 
 /// Which side of [`clone3`] this is.
 #[derive(Debug)]
@@ -35,11 +35,11 @@ pub enum Fork {
 /// The child shares open files and buffers with the parent; what it must not inherit it has to close.
 pub fn clone3(namespaces: CloneFlags) -> Result<Fork, Error> {
     let call = || format!("clone3({:?} | CLONE_PIDFD)", namespaces);
-    let threads = threads_of_this_process()?;
-    if threads != 1 {
-        let call = format!("{} in a process of {threads} threads", call());
-        return Err(Error::new(call, Errno::EINVAL));
-    }
+    // unshare(2): without effect in a process of one thread, and EINVAL in any other. It asks no /proc, which may
+    // be a box's by now.
+    nix::sched::unshare(CloneFlags::CLONE_THREAD).map_err(|errno| {
+        Error::new(format!("{} in a process of several threads", call()), errno)
+    })?;
     let mut pidfd: libc::c_int = -1;
     // SAFETY: clone_args is plain data for which zero is valid and means "not used".
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -76,12 +76,4 @@ pub fn clone3(namespaces: CloneFlags) -> Result<Fork, Error> {
 pub fn exit_now(status: u8) -> ! {
     // SAFETY: ends the process; there is nothing after it that could be unsound.
     unsafe { libc::_exit(libc::c_int::from(status)) }
-}
-
-/// The directory has a link for itself, one for its parent's entry and one for each thread.
-fn threads_of_this_process() -> Result<u32, Error> {
-    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-    let status = statx(CWD, "/proc/self/task", AtFlags::empty(), StatxFlags::NLINK)
-        .map_err(|errno| Error::new(r#"statx("/proc/self/task")"#, errno))?;
-    Ok(status.stx_nlink.saturating_sub(2))
 }

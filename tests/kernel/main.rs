@@ -8,6 +8,7 @@ use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 mod boxes;
+mod entering;
 mod failures;
 mod mounts;
 mod privileges;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let all = [
+        entering::TESTS,
         failures::TESTS,
         mounts::TESTS,
         privileges::TESTS,

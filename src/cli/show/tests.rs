@@ -1,7 +1,5 @@
 //! Golden pictures of tables and pages, in `snapshots/`. With `BOXD_BLESS=1` they are written instead of compared.
 
-use std::path::Path;
-
 use super::*;
 use crate::status::{Definition, Ids, Limits, Payload, Unit, Usage, VERSION};
 
@@ -66,8 +64,8 @@ fn running() -> Status {
             command: Some("nginx".to_owned()),
             started: NOW - 123 * SECOND,
             scope: "box-web.scope".to_owned(),
-            cgroup: "/box.slice/box-web.scope".into(),
-            root: "/srv/web (writes discarded)".to_owned(),
+            cgroup: "/sys/fs/cgroup/box.slice/box-web.scope".into(),
+            root: "/srv/web".to_owned(),
             ids: Some(Ids {
                 first: 655_360,
                 last: 720_895,
@@ -141,8 +139,8 @@ fn foreground() -> Status {
             command: Some("sh\x1b[2J".to_owned()),
             started: NOW - 5 * SECOND,
             scope: "box-try.scope".to_owned(),
-            cgroup: "/boxd/try".into(),
-            root: "the host's /usr (writes discarded)".to_owned(),
+            cgroup: "/sys/fs/cgroup/unified/boxd-try".into(),
+            root: "host".to_owned(),
             ids: None,
         }),
         remarks: vec!["the host's /usr cannot be idmapped: its owners appear as nobody".to_owned()],

@@ -1,0 +1,388 @@
+//! The two processes on the way into a box: the envoy, which goes there, and the command, which stays.
+//!
+//! Their duties, in order: stand in the box's cgroup, be in its namespaces, be its root, make the command; be
+//! the user, have what the box's first process has and no more, make the streams, execute. They neither log nor
+//! panic: what goes wrong is said to boxctl, and the process ends.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sched::CloneFlags;
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::DumpableBehavior;
+use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
+
+use super::{FromInside, Input, NOT_EXECUTABLE, NOT_FOUND, Options, TROUBLE, What};
+use crate::launch::channel::Socket;
+use crate::launch::environment;
+use crate::launch::protocol::Failure;
+use crate::plan::{Limit, Plan};
+use crate::running::Running;
+use crate::sandbox::exec::{self, Program};
+use crate::sandbox::identity::{self, Identity};
+use crate::sandbox::paths::{self, Root};
+use crate::sandbox::seccomp::{self, Filter};
+use crate::sandbox::{limits, namespaces, privileges, user_namespace};
+use crate::sys::{self, Called as _, Fork};
+
+/// The cgroup for those who enter a box that has sorted itself into groups: its own top may hold no process
+/// then, cgroup-v2.rst, "No Internal Process Constraint".
+const LEAF: &str = "boxctl-exec";
+
+/// Shells that are tried when the user has none.
+const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
+
+/// What went wrong, as a phrase that begins with "cannot", where there is nothing to say but the call.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("cannot keep the box from tracing this process")]
+    Hide(#[source] sys::Error),
+    #[error("cannot leave the host's descriptors behind")]
+    Leave(#[source] sys::Error),
+    #[error("cannot join the box's cgroup {}", path.display())]
+    Cgroup {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Join(#[from] namespaces::Error),
+    #[error("cannot make a process in the box: its limit of {0} tasks is reached")]
+    Tasks(u64),
+    #[error("cannot make a process in the box")]
+    Clone(#[source] sys::Error),
+    #[error(transparent)]
+    Root(#[from] user_namespace::Error),
+    #[error(transparent)]
+    Path(#[from] paths::Error),
+    #[error(transparent)]
+    User(#[from] identity::Error),
+    #[error(transparent)]
+    Privileges(#[from] privileges::Error),
+    #[error(transparent)]
+    Limits(#[from] limits::Error),
+    #[error(transparent)]
+    Filter(#[from] seccomp::TooLong),
+    #[error("cannot load the system call filter")]
+    Load(#[source] sys::Error),
+    #[error(transparent)]
+    Execute(#[from] exec::Error),
+    #[error("cannot find a shell in the box: it has neither {} nor {}", SHELLS[0], SHELLS[1])]
+    NoShell,
+    #[error("cannot open a terminal in the box: {0}")]
+    NoTerminal(&'static str),
+    #[error("cannot open a terminal in the box")]
+    Terminal(#[source] sys::Error),
+    #[error("cannot connect the command's standard streams")]
+    Streams(#[source] sys::Error),
+    #[error("cannot take what it inherited from this process")]
+    Inherited(#[source] sys::Error),
+    #[error("cannot hand over the command's standard streams")]
+    HandOver(#[source] crate::launch::channel::Error),
+}
+
+/// The envoy's whole life.
+pub fn go(
+    running: &Running,
+    options: &Options,
+    environment: Vec<(String, String)>,
+    size: Option<Winsize>,
+    socket: &Socket,
+) -> ! {
+    match travel(running, socket) {
+        Ok(Fork::Parent { pidfd, .. }) => {
+            let _ = socket.send(&FromInside::Made, &[pidfd.as_fd()]);
+            sys::exit_now(0)
+        }
+        Ok(Fork::Child) => {
+            let Err(error) = become_command(&running.plan, options, environment, size, socket);
+            fail(socket, &error)
+        }
+        Err(error) => fail(socket, &error),
+    }
+}
+
+fn travel(running: &Running, socket: &Socket) -> Result<Fork, Error> {
+    hide()?;
+    let nowhere = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .called(|| r#"open("/dev/null")"#.to_owned())
+        .map_err(Error::Leave)?;
+    rustix::stdio::dup2_stdin(&nowhere)
+        .and_then(|()| rustix::stdio::dup2_stdout(&nowhere))
+        .and_then(|()| rustix::stdio::dup2_stderr(&nowhere))
+        .called(|| "dup2(/dev/null, 0 to 2)".to_owned())
+        .map_err(Error::Leave)?;
+    drop(nowhere);
+    let process = running.process.as_fd();
+    sys::close_all_but(&[socket.as_fd(), process]).map_err(Error::Leave)?;
+    join_cgroup(&running.document.cgroup)?;
+    namespaces::join(process, running.plan.namespaces)?;
+    if running.plan.namespaces.user {
+        user_namespace::become_root()?;
+        // Another user than before, which makes a process open to that user again.
+        hide()?;
+    }
+    sys::clone3(CloneFlags::CLONE_PARENT).map_err(|error| match error.errno() {
+        sys::Errno::EAGAIN => tasks_limit(&running.plan).map_or(Error::Clone(error), Error::Tasks),
+        _ => Error::Clone(error),
+    })
+}
+
+/// Keeps every process of the box from tracing this one, and from looking into its memory and descriptors
+/// through `/proc`.
+fn hide() -> Result<(), Error> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .called(|| "prctl(PR_SET_DUMPABLE, 0)".to_owned())
+        .map_err(Error::Hide)
+}
+
+fn tasks_limit(plan: &Plan) -> Option<u64> {
+    plan.scope.limits.iter().find_map(|limit| match limit {
+        Limit::TasksMax(tasks) => Some(*tasks),
+        _ => None,
+    })
+}
+
+fn join_cgroup(cgroup: &Path) -> Result<(), Error> {
+    const OWN: &str = "0";
+    let join = |cgroup: &Path| fs::write(cgroup.join("cgroup.procs"), OWN);
+    let failed = |source| Error::Cgroup {
+        path: cgroup.to_owned(),
+        source,
+    };
+    match join(cgroup) {
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            let leaf = cgroup.join(LEAF);
+            match fs::create_dir(&leaf) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other.map_err(failed)?,
+            }
+            join(&leaf).map_err(failed)
+        }
+        other => other.map_err(failed),
+    }
+}
+
+/// Removes the cgroup that was made for those who enter, if nobody is in it any more.
+pub fn remove_leaf(cgroup: &Path) {
+    let _ = fs::remove_dir(cgroup.join(LEAF));
+}
+
+fn become_command(
+    plan: &Plan,
+    options: &Options,
+    mut environment: Vec<(String, String)>,
+    size: Option<Winsize>,
+    socket: &Socket,
+) -> Result<Infallible, Error> {
+    sys::close_all_but(&[socket.as_fd()]).map_err(Error::Leave)?;
+    let root = Root::of_this_process()?;
+    let identity = match &options.user {
+        None => identity::look_up(&root, &plan.payload.user, &plan.payload.groups)?,
+        Some(user) => identity::look_up(&root, user, &[])?,
+    };
+    limits::set()?;
+    sys::join_new_session_keyring().map_err(Error::Inherited)?;
+    rustix::process::setsid()
+        .called(|| "setsid()".to_owned())
+        .map_err(Error::Inherited)?;
+    let filter = filter(plan)?;
+    privileges::drop_to(&plan.privileges, &identity)?;
+    hide()?;
+    let directory = options.working_directory.as_ref();
+    exec::change_directory(&root, directory.unwrap_or(&plan.payload.working_directory))?;
+    complete(&mut environment, options, &identity);
+    let program = program(&environment, options, &identity, filter)?;
+    if options.terminal {
+        let master = terminal(size)?;
+        socket
+            .send(&FromInside::Executing, &[master.as_fd()])
+            .map_err(Error::HandOver)?;
+    } else {
+        let ends = pipes(options.input)?;
+        let ends: Vec<BorrowedFd<'_>> = ends.iter().map(|end| end.as_fd()).collect();
+        socket
+            .send(&FromInside::Executing, &ends)
+            .map_err(Error::HandOver)?;
+    }
+    sys::close_on_exec_from(3).map_err(Error::Leave)?;
+    sys::reset_dispositions().map_err(Error::Inherited)?;
+    Ok(program.execute()?)
+}
+
+/// The system call filter of the box, to be loaded last of all; none if there is none or it is loaded already.
+fn filter(plan: &Plan) -> Result<Option<Filter>, Error> {
+    let Some(policy) = &plan.privileges.seccomp else {
+        return Ok(None);
+    };
+    let filter = seccomp::compile(policy)?;
+    if plan.privileges.no_new_privileges {
+        return Ok(Some(filter));
+    }
+    // Without no_new_privs only a process with CAP_SYS_ADMIN may load it, which the user may not have.
+    seccomp::load(&filter).map_err(Error::Load)?;
+    Ok(None)
+}
+
+/// What is executed, with its arguments and environment.
+fn program(
+    environment: &[(String, String)],
+    options: &Options,
+    identity: &Identity,
+    filter: Option<Filter>,
+) -> Result<Program, Error> {
+    let search = environment::get(environment, "PATH").unwrap_or(exec::DEFAULT_PATH);
+    let (path, command) = match &options.what {
+        What::Command(command) => {
+            let name = command.first().map_or("", String::as_str);
+            (exec::find(name, search)?, command.clone())
+        }
+        What::Shell => {
+            let shell = shell(identity)?;
+            let name = shell.file_name().unwrap_or(shell.as_os_str());
+            let command = vec![name.to_string_lossy().into_owned()];
+            (shell, command)
+        }
+    };
+    Ok(Program::new(path, &command, environment, filter)?)
+}
+
+fn shell(identity: &Identity) -> Result<PathBuf, Error> {
+    // An account nobody shall log in to has one of these, which would only say so.
+    let refuses = |shell: &Path| {
+        matches!(
+            shell.file_name().and_then(|name| name.to_str()),
+            Some("nologin" | "false")
+        )
+    };
+    identity
+        .shell
+        .iter()
+        .filter(|shell| !refuses(shell))
+        .cloned()
+        .chain(SHELLS.map(PathBuf::from))
+        .find(|shell| shell.is_file())
+        .ok_or(Error::NoShell)
+}
+
+/// What belongs to the user and to the terminal, over the environment of the box.
+fn complete(environment: &mut Vec<(String, String)>, options: &Options, identity: &Identity) {
+    let mut set = |name: &str, value: &str| {
+        environment.retain(|(there, _)| there != name);
+        environment.push((name.to_owned(), value.to_owned()));
+    };
+    if options.terminal {
+        // The caller's, since its terminal is what is written to in the end.
+        let terminal = std::env::var("TERM")
+            .ok()
+            .filter(|term| is_terminal_name(term));
+        set("TERM", terminal.as_deref().unwrap_or("dumb"));
+    }
+    if options.user.is_some() {
+        // What the definition says of these was meant for the user of the box.
+        environment.retain(|(name, _)| !matches!(&**name, "HOME" | "USER" | "LOGNAME" | "SHELL"));
+    }
+    environment::add_user(environment, identity);
+}
+
+fn is_terminal_name(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-+._".contains(&byte))
+}
+
+/// Makes a terminal of the box's devpts this process's controlling terminal and standard streams, and returns
+/// its master, which does not block.
+///
+/// Root of the box can put anything at this path. What is found there counts only if it is the multiplexer of a
+/// devpts; and the other side is taken from it and not from a path.
+fn terminal(size: Option<Winsize>) -> Result<OwnedFd, Error> {
+    const MULTIPLEXER: &str = "/dev/pts/ptmx";
+    const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
+    let master = match rustix::fs::openat2(
+        rustix::fs::CWD,
+        MULTIPLEXER,
+        OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::NO_SYMLINKS,
+    ) {
+        Err(rustix::io::Errno::NOENT) => return Err(Error::NoTerminal("it has no /dev/pts")),
+        other => other
+            .called(|| format!("openat2({MULTIPLEXER:?})"))
+            .map_err(Error::Terminal)?,
+    };
+    let status = rustix::fs::fstat(&master)
+        .called(|| format!("fstat({MULTIPLEXER:?})"))
+        .map_err(Error::Terminal)?;
+    let file_system = rustix::fs::fstatfs(&master)
+        .called(|| format!("fstatfs({MULTIPLEXER:?})"))
+        .map_err(Error::Terminal)?;
+    if !FileType::from_raw_mode(status.st_mode).is_char_device()
+        || file_system.f_type as u64 != DEVPTS_SUPER_MAGIC
+    {
+        return Err(Error::NoTerminal("what it has at /dev/pts/ptmx is none"));
+    }
+    let made = || {
+        rustix::pty::unlockpt(&master).called(|| "ioctl(TIOCSPTLCK)".to_owned())?;
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let terminal = rustix::pty::ioctl_tiocgptpeer(&master, flags)
+            .called(|| "ioctl(TIOCGPTPEER)".to_owned())?;
+        if let Some(size) = size {
+            rustix::termios::tcsetwinsize(&master, size)
+                .called(|| "ioctl(TIOCSWINSZ)".to_owned())?;
+        }
+        rustix::process::ioctl_tiocsctty(&terminal).called(|| "ioctl(TIOCSCTTY)".to_owned())?;
+        become_stdio(&terminal, &terminal, &terminal)
+    };
+    made().map_err(Error::Terminal)?;
+    Ok(master)
+}
+
+/// Makes pipes this process's standard streams, and returns their other ends, which do not block: of output, of
+/// error, and of input if there is any.
+fn pipes(input: Input) -> Result<Vec<OwnedFd>, Error> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).called(|| "pipe2(O_CLOEXEC)".to_owned());
+    let unblocked = |fd: OwnedFd| {
+        rustix::io::ioctl_fionbio(&fd, true).called(|| "ioctl(FIONBIO)".to_owned())?;
+        Ok::<OwnedFd, sys::Error>(fd)
+    };
+    let made = || {
+        let (stdin, input_end) = pipe()?;
+        let (output_end, stdout) = pipe()?;
+        let (error_end, stderr) = pipe()?;
+        become_stdio(&stdin, &stdout, &stderr)?;
+        let mut ends = vec![unblocked(output_end)?, unblocked(error_end)?];
+        // Closed at once, it is an input that has ended, and needs no /dev/null of the box.
+        if input == Input::Passed {
+            ends.push(unblocked(input_end)?);
+        }
+        Ok(ends)
+    };
+    made().map_err(Error::Streams)
+}
+
+fn become_stdio(stdin: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> Result<(), sys::Error> {
+    rustix::stdio::dup2_stdin(stdin)
+        .and_then(|()| rustix::stdio::dup2_stdout(stdout))
+        .and_then(|()| rustix::stdio::dup2_stderr(stderr))
+        .called(|| "dup2(streams, 0 to 2)".to_owned())
+}
+
+/// Says what went wrong, and ends.
+fn fail(socket: &Socket, error: &Error) -> ! {
+    let status = match error {
+        Error::Execute(exec::Error::NotInPath { .. } | exec::Error::Missing(_))
+        | Error::NoShell => NOT_FOUND,
+        Error::Execute(exec::Error::WorkingDirectory { .. }) => TROUBLE,
+        Error::Execute(_) => NOT_EXECUTABLE,
+        _ => TROUBLE,
+    };
+    let _ = socket.send(&FromInside::Failed(Failure::of(error, status)), &[]);
+    sys::exit_now(status.0)
+}

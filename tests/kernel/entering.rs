@@ -1,0 +1,427 @@
+//! `boxctl exec`, `shell` and `kill` on a box that runs, through the program itself.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use boxd::capability::CapabilitySet;
+use boxd::cgroup::plain::Plain;
+use boxd::definition::User;
+use boxd::handover::{self, Document};
+use boxd::launch::protocol::ToChild;
+use boxd::launch::run_directory::RunDirectory;
+use boxd::plan::Plan;
+
+use super::Test;
+use super::boxes::*;
+
+pub const TESTS: &[Test] = &[
+    (
+        "a_command_is_where_the_box_is_and_may_do_what_it_may",
+        a_command_is_where_the_box_is_and_may_do_what_it_may,
+    ),
+    (
+        "nothing_of_the_host_comes_along_with_a_command",
+        nothing_of_the_host_comes_along_with_a_command,
+    ),
+    (
+        "a_command_runs_as_whom_it_shall",
+        a_command_runs_as_whom_it_shall,
+    ),
+    (
+        "the_status_of_a_command_is_passed_on",
+        the_status_of_a_command_is_passed_on,
+    ),
+    (
+        "input_comes_only_where_it_is_asked_for",
+        input_comes_only_where_it_is_asked_for,
+    ),
+    (
+        "a_command_has_a_terminal_of_the_box",
+        a_command_has_a_terminal_of_the_box,
+    ),
+    (
+        "a_process_of_the_box_cannot_look_into_one_that_enters",
+        a_process_of_the_box_cannot_look_into_one_that_enters,
+    ),
+    (
+        "a_box_with_the_hosts_ids_sees_the_program_read_only",
+        a_box_with_the_hosts_ids_sees_the_program_read_only,
+    ),
+    (
+        "a_signal_reaches_the_first_process",
+        a_signal_reaches_the_first_process,
+    ),
+    (
+        "a_box_that_does_not_run_cannot_be_entered",
+        a_box_that_does_not_run_cannot_be_entered,
+    ),
+];
+
+const BOXCTL: &str = env!("CARGO_BIN_EXE_boxctl");
+
+/// A box that runs until it is dropped.
+struct Running {
+    name: String,
+    cgroup: Option<Plain>,
+    directory: Option<RunDirectory>,
+    pid: i32,
+    output: boxd::launch::Output,
+}
+
+impl Running {
+    fn start(name: &str, mut plan: Plan) -> Running {
+        let name = format!("{name}-{}", std::process::id());
+        plan.name = name.parse().expect("a name");
+        let built = build(&plan).unwrap_or_else(|failure| panic!("{failure}"));
+        let cgroup = Plain::create(&format!("boxd-test-{name}"), &[]).expect("a cgroup");
+        let pid = built.pid.as_raw();
+        cgroup.add(pid).expect("moved");
+        let document = Document {
+            version: handover::VERSION,
+            boxd: env!("CARGO_PKG_VERSION").to_owned(),
+            name: plan.name.clone(),
+            description: plan.description.clone(),
+            pid,
+            started: 0,
+            cgroup: cgroup.path().to_owned(),
+            scope: plan.scope.unit.clone(),
+            ids: plan.ids,
+            root: "host".to_owned(),
+            stop_signal: plan.stop.signal,
+            stop_timeout: plan.stop.timeout,
+        };
+        let directory = RunDirectory::claim(&plan.name).expect("claimed");
+        directory.write(&plan, &document).expect("written");
+        built.end.send(&ToChild::Go, &[]).expect("it waits");
+        while built.end.receive().is_ok() {}
+        Running {
+            name,
+            cgroup: Some(cgroup),
+            directory: Some(directory),
+            pid,
+            output: built.output,
+        }
+    }
+
+    /// `boxctl exec OPTIONS NAME -- COMMAND`.
+    fn exec(&self, options: &[&str], command: &[&str]) -> Command {
+        let mut boxctl = Command::new(BOXCTL);
+        boxctl
+            .args(["--color=never", "exec"])
+            .args(options)
+            .arg(&self.name)
+            .arg("--")
+            .args(command)
+            .stdin(Stdio::null());
+        boxctl
+    }
+
+    /// What a shell in the box prints.
+    fn prints(&self, options: &[&str], line: &str) -> String {
+        let output = self
+            .exec(options, &["sh", "-c", line])
+            .output()
+            .expect("boxctl runs");
+        assert!(output.status.success(), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+        text(&output.stdout)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(cgroup) = self.cgroup.take() {
+            cgroup.remove().expect("removed");
+        }
+        if let Some(directory) = self.directory.take() {
+            directory.remove().expect("removed");
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end().to_owned()
+}
+
+fn complaint(output: &Output) -> String {
+    assert!(output.stdout.is_empty(), "{output:?}");
+    text(&output.stderr)
+}
+
+fn sleeping() -> Plan {
+    host_box("exec sleep 1000")
+}
+
+fn a_command_is_where_the_box_is_and_may_do_what_it_may() {
+    let mut may_gain = filtered(sleeping());
+    may_gain.privileges.no_new_privileges = false;
+    may_gain.privileges.capabilities = CapabilitySet::ALL;
+    for plan in [filtered(sleeping()), with_host_ids(sleeping()), may_gain] {
+        let running = Running::start("enter-where", plan);
+        const SPACES: &str =
+            "for n in user mnt pid net ipc uts cgroup time; do readlink /proc/$P/ns/$n; done";
+        let of_box = running.prints(&[], &format!("P=1; {SPACES}"));
+        assert_eq!(running.prints(&[], &format!("P=self; {SPACES}")), of_box);
+        let on_host: Vec<String> = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time"]
+            .iter()
+            .map(|kind| fs::read_link(format!("/proc/{}/ns/{kind}", running.pid)).expect("a link"))
+            .map(|link: PathBuf| link.display().to_string())
+            .collect();
+        assert_eq!(of_box.lines().collect::<Vec<_>>(), on_host);
+
+        const MAY: &str = "grep -E '^(Cap|NoNewPrivs|Seccomp:|Uid|Gid|Groups)' /proc/$P/status; cat /proc/$P/cgroup";
+        let of_box = running.prints(&[], &format!("P=1; {MAY}"));
+        assert_eq!(running.prints(&[], &format!("P=self; {MAY}")), of_box);
+        assert_eq!(
+            running.prints(&[], "hostname; pwd; ulimit -n; umask"),
+            "test-box\n/\n1024\n0022"
+        );
+    }
+}
+
+fn nothing_of_the_host_comes_along_with_a_command() {
+    let running = Running::start("enter-nothing", sleeping());
+    // Descriptors that stay open in boxctl, as those of a careless shell do.
+    let root = File::open("/").expect("the host's root");
+    let inherited = rustix::io::dup(&root).expect("without close-on-exec");
+    let open = running.prints(&[], "exec ls -l /proc/self/fd");
+    drop(inherited);
+    let targets: Vec<&str> = open
+        .lines()
+        .filter_map(|line| line.split(" -> ").nth(1))
+        .collect();
+    let (streams, own) = targets.split_at(3);
+    assert!(
+        streams.iter().all(|target| target.starts_with("pipe:")),
+        "{open}"
+    );
+    assert_eq!(own.len(), 1, "what ls itself opened: {open}");
+    // The streams are the command's own, so that it can open them anew whoever it is.
+    let again = running
+        .exec(
+            &["-u", "www"],
+            &["sh", "-c", "echo out > /dev/stdout; echo err > /dev/stderr"],
+        )
+        .output()
+        .expect("boxctl runs");
+    let said = (text(&again.stdout), text(&again.stderr));
+    assert_eq!(said, ("out".to_owned(), "err".to_owned()));
+    let environment = running
+        .exec(&[], &["env"])
+        .env("LEAKED", "1")
+        .output()
+        .expect("boxctl runs");
+    assert!(
+        !text(&environment.stdout).contains("LEAKED"),
+        "{environment:?}"
+    );
+}
+
+fn a_command_runs_as_whom_it_shall() {
+    let mut plan = sleeping();
+    plan.payload.user = User::Name("www".to_owned());
+    plan.payload
+        .environment
+        .push(("HOME".to_owned(), "/srv".to_owned()));
+    plan.payload.environment.sort();
+    let running = Running::start("enter-user", plan);
+    const WHO: &str = "echo $(id -u):$(id -g) $(id -G) $HOME";
+    for (options, who) in [
+        (&[][..], "33:34 34 4 /srv"),
+        (&["-u", "root"], "0:0 0 /root"),
+        (&["-u", "0"], "0:0 0 /root"),
+        (&["-u", "www"], "33:34 34 4 /var/www"),
+        (&["-u", "1000:7"], "1000:7 7"),
+    ] {
+        assert_eq!(running.prints(options, WHO), who, "{options:?}");
+    }
+    for wrong in [
+        "65536",
+        "-1",
+        "0x0",
+        "+1",
+        "1:",
+        ":1",
+        "1 ",
+        "4294967296",
+        "",
+        "nobody-here",
+    ] {
+        let output = running
+            .exec(&[&format!("--user={wrong}")], &["id"])
+            .output()
+            .expect("boxctl runs");
+        assert!(!output.status.success(), "{wrong:?}: {output:?}");
+        complaint(&output);
+    }
+}
+
+fn the_status_of_a_command_is_passed_on() {
+    let running = Running::start("enter-status", sleeping());
+    for (command, status) in [
+        (&["sh", "-c", "exit 7"][..], 7),
+        (&["sh", "-c", "kill -KILL $$"], 137),
+        (&["no-such-command"], 127),
+        (&["/no/such/command"], 127),
+        (&["/etc/passwd"], 126),
+        (&["/etc"], 126),
+    ] {
+        let output = running.exec(&[], command).output().expect("boxctl runs");
+        assert_eq!(
+            output.status.code(),
+            Some(status),
+            "{command:?}: {output:?}"
+        );
+    }
+    let output = running
+        .exec(&["-w", "/no/such/place"], &["true"])
+        .output()
+        .expect("boxctl runs");
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(
+        complaint(&output),
+        format!(
+            "boxctl: cannot run it in box {}: cannot change to working directory \"/no/such/place\": the box has no such directory",
+            running.name
+        )
+    );
+    let output = running
+        .exec(&[], &["nginxx"])
+        .output()
+        .expect("boxctl runs");
+    assert!(
+        complaint(&output).contains("cannot find command \"nginxx\""),
+        "{output:?}"
+    );
+}
+
+fn input_comes_only_where_it_is_asked_for() {
+    let running = Running::start("enter-input", sleeping());
+    for (options, wanted) in [(&["-i"][..], "hello"), (&[], "")] {
+        let mut boxctl = running
+            .exec(options, &["cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("boxctl runs");
+        let mut stdin = boxctl.stdin.take().expect("piped");
+        // A command that reads nothing may have ended by now.
+        let _ = stdin.write_all(b"hello");
+        drop(stdin);
+        let output = boxctl.wait_with_output().expect("it ends");
+        assert_eq!(text(&output.stdout), wanted);
+    }
+}
+
+fn a_command_has_a_terminal_of_the_box() {
+    let running = Running::start("enter-terminal", sleeping());
+    let printed = running.prints(
+        &["-t", "-u", "www"],
+        "tty; stat -c %u $(tty); echo $TERM > /dev/tty; test -t 0 && test -t 1 && test -t 2 && echo three",
+    );
+    let lines: Vec<&str> = printed.lines().map(str::trim_end).collect();
+    assert_eq!(
+        (lines[0], lines[1], lines[3]),
+        ("/dev/pts/0", "33", "three"),
+        "{printed}"
+    );
+    // Root of the box may put there what it likes; it is not taken for a terminal.
+    running.prints(
+        &[],
+        "mkdir /tmp/own && mount --bind /tmp/own /dev/pts 2>/dev/null; true",
+    );
+}
+
+fn a_process_of_the_box_cannot_look_into_one_that_enters() {
+    // Looks at every process it can see, all the time, for what is not its own program.
+    const LOOK: &str = r#"
+        echo looking
+        while :; do
+            for p in /proc/[0-9]*; do
+                exe=$(readlink $p/exe) && case $exe in *boxctl*) echo "exe $exe";; esac
+                root=$(readlink $p/root) && [ "$root" != / ] && echo "root $root"
+                ls -l $p/fd 2>/dev/null | grep -E 'socket:|anon_inode'
+            done
+        done"#;
+    let mut plan = host_box(LOOK);
+    plan.payload.command = vec!["sh".to_owned(), "-c".to_owned(), LOOK.to_owned()];
+    for plan in [plan.clone(), with_host_ids(plan)] {
+        let running = Running::start("enter-look", plan);
+        for _ in 0..30 {
+            running.prints(&[], ":");
+        }
+        let mut seen = vec![0; 4096];
+        let length = rustix::io::read(&running.output.stdout, &mut seen).expect("read");
+        assert_eq!(text(&seen[..length]), "looking");
+    }
+}
+
+fn a_box_with_the_hosts_ids_sees_the_program_read_only() {
+    let running = Running::start("enter-sealed", with_host_ids(sleeping()));
+    let mut boxctl = running
+        .exec(&["-i"], &["cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("boxctl runs");
+    let mut stdin = boxctl.stdin.take().expect("piped");
+    stdin.write_all(b"x").expect("written");
+    let mut byte = [0];
+    let stdout = boxctl.stdout.as_mut().expect("piped");
+    std::io::Read::read_exact(stdout, &mut byte).expect("it has entered");
+    // As a box would that has made the process execute its own program: open it, wait until it is not executed
+    // any more, and open it anew to write.
+    let program = File::open(format!("/proc/{}/exe", boxctl.id())).expect("the program");
+    drop(stdin);
+    assert!(boxctl.wait().expect("it ends").success());
+    let path = format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&program)
+    );
+    let error = File::options()
+        .append(true)
+        .open(path)
+        .expect_err("read-only");
+    assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+}
+
+fn a_signal_reaches_the_first_process() {
+    let line = "trap 'echo got; exit' USR1; echo ready; while :; do sleep 0.05; done";
+    let running = Running::start("enter-kill", host_box(line));
+    let mut said = vec![0; 64];
+    let length = rustix::io::read(&running.output.stdout, &mut said).expect("read");
+    assert_eq!(text(&said[..length]), "ready");
+    let status = Command::new(BOXCTL)
+        .args(["kill", "--signal=USR1", &running.name])
+        .status()
+        .expect("boxctl runs");
+    assert!(status.success());
+    let length = rustix::io::read(&running.output.stdout, &mut said).expect("read");
+    assert_eq!(text(&said[..length]), "got");
+}
+
+fn a_box_that_does_not_run_cannot_be_entered() {
+    let running = Running::start("enter-ended", sleeping());
+    let process = rustix::process::pidfd_open(
+        rustix::process::Pid::from_raw(running.pid).expect("a pid"),
+        rustix::process::PidfdFlags::empty(),
+    )
+    .expect("our child");
+    rustix::process::pidfd_send_signal(process.as_fd(), rustix::process::Signal::KILL)
+        .expect("killed");
+    assert_eq!(wait(&process), 137);
+    let output = running.exec(&[], &["true"]).output().expect("boxctl runs");
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    assert!(complaint(&output).contains(&running.name), "{output:?}");
+    let output = Command::new(BOXCTL)
+        .args(["exec", "Not-A-Box", "true"])
+        .output()
+        .expect("boxctl runs");
+    assert!(
+        complaint(&output).contains("is not a box name"),
+        "{output:?}"
+    );
+}
