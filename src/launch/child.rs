@@ -70,13 +70,16 @@ fn run(plan: &Plan, end: &ChildEnd) -> Result<Infallible, Failure> {
     let filter = filter
         .transpose()
         .map_err(|error| Failure::of(&error, Status::SECCOMP))?;
+    // All that needs no cgroup is done before Go: meanwhile the launcher waits for systemd.
+    limits::set().map_err(|error| Failure::of(&error, Status::LIMITS))?;
+    sys::reset_dispositions()
+        .map_err(|error| Failure::at("reset signals", &error, Status::SIGNALS))?;
 
     say(end, &FromChild::Built)?;
     wait_for_go(end)?;
     namespaces::make_own_cgroup_the_root().map_err(namespace_failure)?;
     waiting.finish().map_err(mount_failure)?;
 
-    limits::set().map_err(|error| Failure::of(&error, Status::LIMITS))?;
     privileges::drop_to(&plan.privileges, &identity).map_err(privileges_failure)?;
     sys::join_new_session_keyring().map_err(|error| {
         Failure::at("leave the host's session keyring", &error, Status::KEYRING)
@@ -85,8 +88,6 @@ fn run(plan: &Plan, end: &ChildEnd) -> Result<Infallible, Failure> {
         .map_err(|error| Failure::of(&error, Status::DIRECTORY))?;
     let program =
         program(plan, &environment, filter).map_err(|error| Failure::of(&error, Status::EXEC))?;
-    sys::reset_dispositions()
-        .map_err(|error| Failure::at("reset signals", &error, Status::SIGNALS))?;
     outlive_launcher()?;
     say(end, &FromChild::Executing)?;
     program.execute().map_err(exec_failure)
@@ -111,8 +112,9 @@ fn keep_only(end: &ChildEnd, stdio: Stdio) -> Result<(), Failure> {
         let stdin = elsewhere(&stdio.stdin)?;
         let stdout = elsewhere(&stdio.stdout)?;
         let stderr = elsewhere(&stdio.stderr)?;
-        let_anyone_reopen(&stdout)?;
-        let_anyone_reopen(&stderr)?;
+        for stream in [&stdin, &stdout, &stderr] {
+            let_anyone_reopen(stream)?;
+        }
         nix::unistd::dup2_stdin(&stdin).called(|| "dup2(0)".to_owned())?;
         nix::unistd::dup2_stdout(&stdout).called(|| "dup2(1)".to_owned())?;
         nix::unistd::dup2_stderr(&stderr).called(|| "dup2(2)".to_owned())?;
