@@ -68,8 +68,6 @@ enum Error {
     Limits(#[from] limits::Error),
     #[error(transparent)]
     Filter(#[from] seccomp::TooLong),
-    #[error("cannot load the system call filter")]
-    Load(#[source] sys::Error),
     #[error(transparent)]
     Execute(#[from] exec::Error),
     #[error("cannot find a shell in the box: it has neither {} nor {}", SHELLS[0], SHELLS[1])]
@@ -191,7 +189,8 @@ fn become_command(
     rustix::process::setsid()
         .called(|| "setsid()".to_owned())
         .map_err(Error::Inherited)?;
-    let filter = filter(plan)?;
+    let filter = plan.privileges.seccomp.as_ref().map(seccomp::compile);
+    let filter = filter.transpose()?;
     privileges::drop_to(&plan.privileges, &identity)?;
     hide()?;
     let directory = options.working_directory.as_ref();
@@ -213,20 +212,6 @@ fn become_command(
     sys::close_on_exec_from(3).map_err(Error::Leave)?;
     sys::reset_dispositions().map_err(Error::Inherited)?;
     Ok(program.execute()?)
-}
-
-/// The system call filter of the box, to be loaded last of all; none if there is none or it is loaded already.
-fn filter(plan: &Plan) -> Result<Option<Filter>, Error> {
-    let Some(policy) = &plan.privileges.seccomp else {
-        return Ok(None);
-    };
-    let filter = seccomp::compile(policy)?;
-    if plan.privileges.no_new_privileges {
-        return Ok(Some(filter));
-    }
-    // Without no_new_privs only a process with CAP_SYS_ADMIN may load it, which the user may not have.
-    seccomp::load(&filter).map_err(Error::Load)?;
-    Ok(None)
 }
 
 /// What is executed, with its arguments and environment.
@@ -379,7 +364,7 @@ fn fail(socket: &Socket, error: &Error) -> ! {
     let status = match error {
         Error::Execute(exec::Error::NotInPath { .. } | exec::Error::Missing(_))
         | Error::NoShell => NOT_FOUND,
-        Error::Execute(exec::Error::WorkingDirectory { .. }) => TROUBLE,
+        Error::Execute(exec::Error::WorkingDirectory { .. } | exec::Error::Filter(_)) => TROUBLE,
         Error::Execute(_) => NOT_EXECUTABLE,
         _ => TROUBLE,
     };

@@ -23,6 +23,10 @@ pub const TESTS: &[Test] = &[
         a_command_is_where_the_box_is_and_may_do_what_it_may,
     ),
     (
+        "a_command_is_under_the_filter_of_the_box",
+        a_command_is_under_the_filter_of_the_box,
+    ),
+    (
         "nothing_of_the_host_comes_along_with_a_command",
         nothing_of_the_host_comes_along_with_a_command,
     ),
@@ -178,6 +182,21 @@ fn a_command_is_where_the_box_is_and_may_do_what_it_may() {
         assert_eq!(
             running.prints(&[], "hostname; pwd; ulimit -n; umask"),
             "test-box\n/\n1024\n0022"
+        );
+    }
+}
+
+/// Whoever it is: without no_new_privs only a process with a capability may load the filter.
+fn a_command_is_under_the_filter_of_the_box() {
+    for no_new_privileges in [true, false] {
+        let mut plan = filtered(sleeping());
+        plan.privileges.no_new_privileges = no_new_privileges;
+        let running = Running::start("enter-filter", plan);
+        let may = "grep -E '^(CapPrm|CapAmb|Seccomp:)' /proc/self/status";
+        let none = "0000000000000000";
+        assert_eq!(
+            running.prints(&["-u", "www"], may),
+            format!("CapPrm:\t{none}\nCapAmb:\t{none}\nSeccomp:\t2")
         );
     }
 }
