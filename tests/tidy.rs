@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
@@ -170,15 +171,13 @@ const OPENS_BY_PATH: &[(&str, &str, &str)] = &[
         "the process' own namespaces",
     ),
     (
-        "sandbox::paths",
-        "std::fs::File",
-        "the module that resolves",
+        "sandbox::mount_locks",
+        "rustix::fs",
+        "a tmpfs of its own, which no box has seen",
     ),
-    (
-        "sandbox::paths",
-        "rustix::fs::open",
-        "the process' own root",
-    ),
+    ("sandbox::mount_locks", "std::fs::File", "a pipe"),
+    ("sandbox::paths", "rustix::fs", "the module that resolves"),
+    ("sandbox::paths", "std::fs", "the module that resolves"),
     ("sandbox::root", "rustix::fs::open", "the process' own root"),
     (
         "sandbox::user_namespace",
@@ -198,12 +197,15 @@ const MARKS: [(&str, &str); 3] = [("TO", "DO"), ("FIX", "ME"), ("XX", "X")];
 /// Most lines of a file that is read by people.
 const LINES_MAX: usize = 800;
 
+/// What is asked of a file.
 struct Source {
     path: PathBuf,
     /// As in `crate::plan::print`, without `crate`.
     module: Vec<String>,
     text: String,
-    syntax: syn::File,
+    /// Outside tests.
+    mentions: Vec<Mention>,
+    lines_with_unsafe: Vec<usize>,
 }
 
 /// A path written in the code.
@@ -250,47 +252,69 @@ fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn rust_files(directories: &[&str]) -> Vec<Source> {
-    let mut paths = Vec::new();
-    for directory in directories {
-        files_below(&root().join(directory), &mut paths);
+/// All Rust files, parsed once for all tests.
+fn sources() -> &'static [Source] {
+    static SOURCES: OnceLock<Vec<Source>> = OnceLock::new();
+    SOURCES.get_or_init(|| {
+        let mut paths = Vec::new();
+        files_below(&root().join("src"), &mut paths);
+        files_below(&root().join("tests"), &mut paths);
+        paths
+            .iter()
+            .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+            .map(|path| read(path))
+            .collect()
+    })
+}
+
+fn read(path: &Path) -> Source {
+    let text = fs::read_to_string(path).expect("a readable file");
+    let tokens: TokenStream = text
+        .parse()
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let lines_with_unsafe = lines_with_unsafe(tokens.clone());
+    let syntax: syn::File =
+        syn::parse2(tokens).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let path = path.strip_prefix(root()).expect("below the root");
+    let module: Vec<String> = path
+        .with_extension("")
+        .iter()
+        .skip(1)
+        .map(|part| part.to_string_lossy().into_owned())
+        .collect();
+    let mut paths = Paths {
+        module: module.clone(),
+        found: Vec::new(),
+    };
+    paths.visit_file(&syntax);
+    Source {
+        path: path.to_owned(),
+        module,
+        text,
+        mentions: paths.found,
+        lines_with_unsafe,
     }
-    paths
+}
+
+fn lines_with_unsafe(tokens: TokenStream) -> Vec<usize> {
+    tokens
         .into_iter()
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .map(|path| {
-            let text = fs::read_to_string(&path).expect("a readable file");
-            let syntax = syn::parse_file(&text)
-                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            let path = path
-                .strip_prefix(root())
-                .expect("below the root")
-                .to_owned();
-            let module = path
-                .with_extension("")
-                .iter()
-                .skip(1)
-                .map(|part| part.to_string_lossy().into_owned())
-                .collect();
-            Source {
-                path,
-                module,
-                text,
-                syntax,
-            }
+        .flat_map(|token| match token {
+            TokenTree::Group(group) => lines_with_unsafe(group.stream()),
+            TokenTree::Ident(ident) if ident == "unsafe" => vec![ident.span().start().line],
+            _ => Vec::new(),
         })
         .collect()
 }
 
 /// The library's own modules, tests in files of their own left out.
-fn library() -> Vec<Source> {
-    let mut sources = rust_files(&["src"]);
-    sources.retain(|source| {
-        source.module[0] != "bin"
+fn library() -> impl Iterator<Item = &'static Source> {
+    sources().iter().filter(|source| {
+        source.path.starts_with("src")
+            && source.module[0] != "bin"
             && source.module != ["lib"]
             && source.module.last().is_none_or(|last| last != "tests")
-    });
-    sources
+    })
 }
 
 /// Collects paths outside `#[cfg(test)]`.
@@ -395,15 +419,6 @@ impl<'ast> Visit<'ast> for Paths {
     }
 }
 
-fn mentions(source: &Source) -> Vec<Mention> {
-    let mut paths = Paths {
-        module: source.module.clone(),
-        found: Vec::new(),
-    };
-    paths.visit_file(&source.syntax);
-    paths.found
-}
-
 /// The entry of [`MAY_USE`] a module belongs to.
 fn entry(parts: &[String]) -> Option<&'static str> {
     let whole = parts.join("::");
@@ -436,7 +451,7 @@ fn modules_know_only_what_is_below_them() {
             ));
             continue;
         };
-        for mention in mentions(&source) {
+        for mention in &source.mentions {
             let Some(used) = mention.internal() else {
                 continue;
             };
@@ -461,7 +476,7 @@ fn modules_know_only_what_is_below_them() {
 fn large_crates_stay_where_they_belong() {
     let mut wrong = Vec::new();
     for source in library() {
-        for mention in mentions(&source) {
+        for mention in &source.mentions {
             for (name, places) in CRATES {
                 if mention.is_external(&[name]) && !places.contains(&source.module[0].as_str()) {
                     wrong.push(format!(
@@ -494,7 +509,7 @@ fn files_of_a_root_are_opened_through_one_module() {
         if !begins_with(&module, "sandbox") && module != "launch::child" {
             continue;
         }
-        for mention in mentions(&source) {
+        for mention in &source.mentions {
             let call = mention.parts.join("::");
             let argued = OPENS_BY_PATH
                 .iter()
@@ -513,37 +528,21 @@ fn files_of_a_root_are_opened_through_one_module() {
 
 #[test]
 fn unsafe_code_is_in_sys_alone() {
-    let mut wrong = Vec::new();
-    for source in rust_files(&["src", "tests"]) {
-        if source.module[0] == "sys" && source.path.starts_with("src") {
-            continue;
-        }
-        let tokens = source.text.parse().expect("tokens of a parsed file");
-        wrong.extend(
-            lines_with_unsafe(tokens)
-                .into_iter()
-                .map(|line| format!("{}:{line}: unsafe outside sys", source.path.display())),
-        );
-    }
-    report(wrong);
-}
-
-fn lines_with_unsafe(tokens: TokenStream) -> Vec<usize> {
-    tokens
-        .into_iter()
-        .flat_map(|token| match token {
-            TokenTree::Group(group) => lines_with_unsafe(group.stream()),
-            TokenTree::Ident(ident) if ident == "unsafe" => vec![ident.span().start().line],
-            _ => Vec::new(),
-        })
-        .collect()
+    let outside = |source: &&Source| !(source.module[0] == "sys" && source.path.starts_with("src"));
+    report(sources().iter().filter(outside).flat_map(|source| {
+        let path = source.path.display();
+        source
+            .lines_with_unsafe
+            .iter()
+            .map(move |line| format!("{path}:{line}: unsafe outside sys"))
+    }));
 }
 
 /// A file one would scroll through twice is two files, and a name that fits everything says nothing.
 #[test]
 fn files_are_short_and_named_after_what_they_hold() {
     let mut wrong = Vec::new();
-    for source in rust_files(&["src", "tests"]) {
+    for source in sources() {
         let path = source.path.display();
         let lines = source.text.lines().count();
         if lines > LINES_MAX {
