@@ -275,6 +275,20 @@ pub fn end(cgroup: &Path, timeout: Duration) -> Result<bool, Error> {
     Ok(true)
 }
 
+/// Kills everything in the cgroup and removes it with all below it. One that is gone already is no error.
+///
+/// # Errors
+///
+/// [`Error::Timeout`] when a process does not die within the time, [`Error::Remove`] when the kernel refuses.
+pub fn remove(cgroup: &Path, timeout: Duration) -> Result<(), Error> {
+    if !cgroup.exists() {
+        return Ok(());
+    }
+    kill(cgroup)?;
+    wait_empty(cgroup, timeout)?;
+    remove_empty(cgroup)
+}
+
 /// Removes a cgroup without processes, and all below it. One that is gone already is no error.
 ///
 /// # Errors

@@ -109,7 +109,7 @@ pub fn clear(name: &Name, directory: &RunDirectory) -> Result<bool, Error> {
         let gone = if systemd::is_running() {
             scope::end(&name.scope(), &cgroup, DEATH)
         } else {
-            cgroup::plain::remove(&cgroup).map_err(scope::EndError::from)
+            cgroup::remove(&cgroup, DEATH).map_err(scope::EndError::from)
         };
         gone.map_err(|source| Error::Left {
             name: name.clone(),

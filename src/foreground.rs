@@ -15,18 +15,18 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::definition::Definition;
 use crate::launch::run_directory::{self, RunDirectory};
-use crate::launch::{self, Launched, Place, Stdio};
+use crate::launch::{self, Launched, Lifetime, Place, Stdio};
 use crate::name::Name;
 use crate::plan::Plan;
 use crate::run::{self, Undecided};
-use crate::systemd::{self, Manager, scope};
+use crate::systemd::{self, Manager};
 use crate::{cgroup, clean, sys};
 
 mod relay;
 
 use relay::Relay;
 
-/// How long what is left in the cgroup may take to be gone.
+/// How long what is left of a box may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
 
 /// Why a box could not be run, or not be watched to its end.
@@ -71,7 +71,7 @@ pub enum Error {
         /// The box.
         name: Name,
         /// Why.
-        source: scope::EndError,
+        source: cgroup::Error,
     },
 }
 
@@ -144,12 +144,12 @@ fn watch(
         attempt: "make pipes for the output of the box",
         source,
     })?;
-    let standing = launch::begin(plan, stdio, Some(signals.as_fd()))
-        .and_then(|begun| begun.settle(place))
+    let standing = launch::begin(plan, place, stdio, Some(signals.as_fd()))
+        .and_then(launch::Begun::settle)
         .and_then(launch::Settling::stand)
         .map_err(launch_failed)?;
     directory.write(plan, &run::document(definition, plan, &standing))?;
-    let launched = standing.go().map_err(launch_failed)?;
+    let launched = standing.go(Lifetime::Launchers).map_err(launch_failed)?;
 
     let mut watch = Watch {
         plan,
@@ -164,18 +164,14 @@ fn watch(
         notice,
     };
     let ended = watch.until_the_end();
-    clear_away(name, place, &launched)?;
+    clear_away(name, &launched)?;
     ended
 }
 
 /// Ends whatever of the box is left, and waits until its cgroup is gone.
-fn clear_away(name: &Name, place: Place, launched: &Launched) -> Result<(), Error> {
-    let cgroup = &launched.cgroup;
-    let gone = match place {
-        Place::Plain => cgroup::plain::remove(cgroup).map_err(scope::EndError::from),
-        Place::Scope => scope::end(&name.scope(), cgroup, DEATH),
-    };
-    gone.map_err(|source| Error::Left {
+fn clear_away(name: &Name, launched: &Launched) -> Result<(), Error> {
+    // Also of a scope: systemd hears that it is empty, and does not mind that it is gone.
+    cgroup::remove(&launched.cgroup, DEATH).map_err(|source| Error::Left {
         name: name.clone(),
         source,
     })

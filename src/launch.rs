@@ -2,11 +2,10 @@
 //!
 //! ```text
 //! launcher                                     child
-//! begin    clone3 ───────────────────────────► waits for its mounts
-//!          map ids, clone the host's mounts
-//!          Mounts ───────────────────────────► makes the root         ┐ at the same
-//! settle   asks for the scope                                         ├ time
-//! stand    waits for the scope, its limits   ◄ Built                  ┘
+//! begin    clone3, map ids ──────────────────► waits for its mounts
+//! settle   asks for the scope
+//!          clones the host's mounts ─ Mounts ► makes the root         ┐ at the
+//! stand    waits for the scope, its limits   ◄ Built                  ┘ same time
 //! go       Go ───────────────────────────────► cgroup namespace, identity, privileges
 //!          the payload runs                  ◄ Executing, then the end of the socket by execve
 //! ```
@@ -26,10 +25,10 @@ use crate::name::Name;
 use crate::plan::Plan;
 use crate::plan::Profile;
 use crate::sandbox::{host_mounts, user_namespace};
-use crate::sys::Fork;
-use crate::systemd::Manager;
+use crate::sys::{self, Fork};
 use crate::systemd::manager::PendingScope;
 use crate::systemd::scope::{Process, Request};
+use crate::systemd::{self, Manager};
 
 pub mod channel;
 pub mod child;
@@ -44,6 +43,7 @@ pub use error::Error;
 pub use run_directory::RunDirectory;
 pub use stdio::{Output, Stdio};
 
+pub use protocol::Lifetime;
 use protocol::{FromChild, ToChild};
 use unfinished::Unfinished;
 
@@ -56,17 +56,19 @@ pub enum Place {
     Plain,
 }
 
-/// A child that makes its root.
+/// A child with its ids.
 pub struct Begun<'a> {
     plan: &'a Plan,
     child: Unfinished<'a>,
+    user_namespace: Option<OwnedFd>,
+    place: Place,
 }
 
-/// A child whose cgroup is on its way.
+/// A child that makes its root while its cgroup is on its way.
 pub struct Settling<'a> {
     plan: &'a Plan,
     child: Unfinished<'a>,
-    place: Settlement,
+    scope: Option<AskedFor>,
 }
 
 /// A box that is complete and waits for the word.
@@ -86,17 +88,13 @@ pub struct Launched {
     pub cgroup: PathBuf,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one of them, on the stack, for milliseconds"
-)]
-enum Settlement {
-    Scope(Manager, PendingScope),
-    Plain(Plain),
+/// A scope that systemd is making.
+struct AskedFor {
+    manager: Manager,
+    pending: PendingScope,
 }
 
-/// Clones the child and gives it what only the host can: its ids and the host's mounts. From then on it works
-/// on its own.
+/// Clones the child and gives it its ids.
 ///
 /// Whoever waits for the child also looks at `interrupt`: when that can be read, the launch is given up.
 ///
@@ -105,11 +103,16 @@ enum Settlement {
 /// What the kernel refused; nothing is left behind then. So with every step below.
 pub fn begin<'a>(
     plan: &'a Plan,
+    place: Place,
     stdio: Stdio,
     interrupt: Option<BorrowedFd<'a>>,
 ) -> Result<Begun<'a>, Error> {
     let (end, child_end) = channel::pair().map_err(Error::Channel)?;
-    let child = match crate::sys::clone3(namespaces(plan)).map_err(Error::Clone)? {
+    let cgroup = match place {
+        Place::Plain => Some(plain_cgroup(plan)?),
+        Place::Scope => None,
+    };
+    let mut child = match clone_child(plan, cgroup.as_ref())? {
         Fork::Child => {
             drop(end);
             child::become_payload(plan, child_end, stdio)
@@ -118,6 +121,9 @@ pub fn begin<'a>(
             Unfinished::new(pid, pidfd, end, interrupt, &plan.scope.unit)
         }
     };
+    if let Some(cgroup) = cgroup {
+        child.owns(place, cgroup.path());
+    }
     // The payload's ends are the child's alone: with ours open its output would never end.
     drop((child_end, stdio));
     let (pid, _) = child.process();
@@ -126,77 +132,67 @@ pub fn begin<'a>(
         .map(|range| user_namespace::map(pid, range))
         .transpose()
         .map_err(Error::Ids)?;
-    let mounts = host_mounts::prepare(plan, user_namespace.as_ref().map(AsFd::as_fd))
-        .map_err(Error::HostMounts)?;
-    let mounts: Vec<BorrowedFd<'_>> = mounts.iter().map(AsFd::as_fd).collect();
-    child.say(&ToChild::Mounts, &mounts)?;
-    Ok(Begun { plan, child })
+    Ok(Begun {
+        plan,
+        child,
+        user_namespace,
+        place,
+    })
 }
 
 impl<'a> Begun<'a> {
-    /// The box's first process.
-    pub fn process(&self) -> (Pid, BorrowedFd<'_>) {
-        self.child.process()
-    }
-
-    /// Asks for the child's cgroup, with its limits.
+    /// Asks for the child's scope, and while systemd makes it gives the child the host's mounts. From then on
+    /// the child works on its own.
     ///
     /// # Errors
     ///
-    /// systemd cannot be reached, or a limit cannot be applied.
-    pub fn settle(self, place: Place) -> Result<Settling<'a>, Error> {
-        let Begun { plan, mut child } = self;
-        let place = match place {
+    /// systemd cannot be reached, or something of the host cannot be mounted.
+    pub fn settle(self) -> Result<Settling<'a>, Error> {
+        let Begun {
+            plan,
+            mut child,
+            user_namespace,
+            place,
+        } = self;
+        let scope = match place {
+            Place::Plain => None,
             Place::Scope => {
                 let manager = Manager::connect().map_err(Error::Scope)?;
                 let pending = manager
                     .begin_scope(&request(plan, &child))
                     .map_err(Error::Scope)?;
-                Settlement::Scope(manager, pending)
-            }
-            Place::Plain => {
-                let plain = Plain::create(&plain_name(&plan.name), &plan.scope.limits)
-                    .map_err(Error::Cgroup)?;
-                child.owns(plain.path(), Place::Plain);
-                Settlement::Plain(plain)
+                child.owns(place, &scope_cgroup(plan)?);
+                Some(AskedFor { manager, pending })
             }
         };
-        Ok(Settling { plan, child, place })
+        match furnish(plan, &child, user_namespace.as_ref()) {
+            Ok(()) => Ok(Settling { plan, child, scope }),
+            Err(error) => {
+                // What systemd is at work on cannot be undone before it is done.
+                let _ = scope.map(|scope| scope.finish(plan, &child));
+                Err(error)
+            }
+        }
     }
 }
 
 impl<'a> Settling<'a> {
-    /// The box's first process.
-    pub fn process(&self) -> (Pid, BorrowedFd<'_>) {
-        self.child.process()
-    }
-
     /// Waits until the child is in its cgroup, all limits are in force, and its root stands.
     ///
     /// # Errors
     ///
     /// systemd refused the scope, a limit's controller is missing, or the child failed.
     pub fn stand(self) -> Result<Standing<'a>, Error> {
-        let Settling {
-            plan,
-            mut child,
-            place,
-        } = self;
-        let (pid, _) = child.process();
-        let settled = match place {
-            Settlement::Scope(manager, pending) => manager
-                .finish_scope(pending, &request(plan, &child))
-                .map_err(Error::Scope),
-            Settlement::Plain(plain) => plain.add(pid.as_raw()).map_err(Error::Cgroup),
-        };
+        let Settling { plan, child, scope } = self;
         // A child that failed has no place any more; then its reason is the reason.
-        settled.map_err(|error| child.failure().unwrap_or(error))?;
-        let cgroup = cgroup::of_process(pid.as_raw())
-            .map_err(|error| child.failure().unwrap_or(Error::Cgroup(error)))?;
+        scope
+            .map_or(Ok(()), |scope| scope.finish(plan, &child))
+            .map_err(|error| child.failure().unwrap_or(Error::Scope(error)))?;
+        let (pid, _) = child.process();
+        let cgroup = cgroup::of_process(pid.as_raw()).map_err(Error::Cgroup)?;
         if !cgroup.ends_with(&plan.scope.unit) && !cgroup.ends_with(plain_name(&plan.name)) {
-            return Err(Error::Elsewhere(cgroup));
+            return Err(child.failure().unwrap_or(Error::Elsewhere(cgroup)));
         }
-        child.owns(&cgroup, Place::Scope);
         cgroup::check_controllers(&cgroup, &plan.scope.limits).map_err(Error::Cgroup)?;
         hand_over(&cgroup, plan)?;
         match child.hear()? {
@@ -222,9 +218,9 @@ impl Standing<'_> {
     /// # Errors
     ///
     /// [`Error::Failed`] when the child could not become the payload.
-    pub fn go(self) -> Result<Launched, Error> {
+    pub fn go(self, lifetime: Lifetime) -> Result<Launched, Error> {
         let Standing { child, cgroup } = self;
-        child.say(&ToChild::Go, &[])?;
+        child.say(&ToChild::Go(lifetime), &[])?;
         match child.hear()? {
             FromChild::Executing => {}
             other => return Err(Error::Unexpected(other)),
@@ -233,6 +229,49 @@ impl Standing<'_> {
         let (pid, pidfd) = child.finish();
         Ok(Launched { pid, pidfd, cgroup })
     }
+}
+
+impl AskedFor {
+    fn finish(self, plan: &Plan, child: &Unfinished<'_>) -> Result<(), systemd::Error> {
+        self.manager
+            .finish_scope(self.pending, &request(plan, child))
+    }
+}
+
+fn clone_child(plan: &Plan, cgroup: Option<&Plain>) -> Result<Fork, Error> {
+    let namespaces = namespaces(plan);
+    let Some(cgroup) = cgroup else {
+        return sys::clone3(namespaces).map_err(Error::Clone);
+    };
+    let forked = cgroup.open().map_err(Error::Cgroup).and_then(|directory| {
+        sys::clone3_into(namespaces, directory.as_fd()).map_err(Error::Clone)
+    });
+    if forked.is_err() {
+        // Nobody was born in it; what stays of it is found by the next start.
+        let _ = cgroup::remove_empty(cgroup.path());
+    }
+    forked
+}
+
+fn furnish(
+    plan: &Plan,
+    child: &Unfinished<'_>,
+    user_namespace: Option<&OwnedFd>,
+) -> Result<(), Error> {
+    let mounts =
+        host_mounts::prepare(plan, user_namespace.map(AsFd::as_fd)).map_err(Error::HostMounts)?;
+    let mounts: Vec<BorrowedFd<'_>> = mounts.iter().map(AsFd::as_fd).collect();
+    child.say(&ToChild::Mounts, &mounts)
+}
+
+fn plain_cgroup(plan: &Plan) -> Result<Plain, Error> {
+    Plain::create(&plain_name(&plan.name), &plan.scope.limits).map_err(Error::Cgroup)
+}
+
+/// Where systemd makes the cgroup of the scope.
+fn scope_cgroup(plan: &Plan) -> Result<PathBuf, Error> {
+    let top = cgroup::mount_point().map_err(Error::Cgroup)?;
+    Ok(top.join(&plan.scope.slice).join(&plan.scope.unit))
 }
 
 /// What the child is born into. Its cgroup namespace it makes when it stands in its cgroup, its time namespace

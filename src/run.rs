@@ -17,7 +17,7 @@ use crate::handover::{self, Document};
 use crate::host;
 use crate::identity;
 use crate::launch::run_directory::{self, RunDirectory};
-use crate::launch::{self, Launched, Place, Standing, Stdio};
+use crate::launch::{self, Launched, Lifetime, Place, Standing, Stdio};
 use crate::name::Name;
 use crate::plan::{self, Plan, Problem};
 use crate::systemd::notify;
@@ -222,8 +222,8 @@ fn start(definition: &Definition, plan: &Plan, directory: &RunDirectory) -> Resu
         name: name.clone(),
         source,
     })?;
-    let standing = launch::begin(plan, stdio, None)
-        .and_then(|begun| begun.settle(Place::Scope))
+    let standing = launch::begin(plan, Place::Scope, stdio, None)
+        .and_then(launch::Begun::settle)
         .and_then(launch::Settling::stand)
         .map_err(launch_failed)?;
 
@@ -246,7 +246,7 @@ fn start(definition: &Definition, plan: &Plan, directory: &RunDirectory) -> Resu
         source,
     })?;
 
-    let Launched { pidfd, .. } = standing.go().map_err(launch_failed)?;
+    let Launched { pidfd, .. } = standing.go(Lifetime::Own).map_err(launch_failed)?;
     Ok(vec![
         (handover::FD_DOCUMENT, sealed),
         (handover::FD_PROCESS, pidfd),

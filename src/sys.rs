@@ -17,7 +17,7 @@ mod pidfd;
 mod seccomp;
 mod signal;
 
-pub use clone::{Fork, clone3, exit_now};
+pub use clone::{Fork, clone3, clone3_into, exit_now};
 pub use descriptor::{close_all_but, close_from, close_on_exec_from};
 pub use exec::exec_with_descriptors;
 pub use interface::bring_loopback_up;

@@ -7,9 +7,9 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use cgroups_rs::CgroupPid;
 use cgroups_rs::fs::cpu::CpuController;
@@ -19,7 +19,7 @@ use cgroups_rs::fs::memory::{MemController, SetMemory};
 use cgroups_rs::fs::pid::PidController;
 use cgroups_rs::fs::{Cgroup, Hierarchy, MaxValue, Subsystem};
 
-use super::{Error, check_controllers, kill, property, wait_empty, write};
+use super::{Error, check_controllers, property, write};
 use crate::plan::Limit;
 
 /// `cpu.max` is set for this period, in microseconds: the kernel's default and systemd's.
@@ -28,10 +28,7 @@ const CPU_PERIOD: u64 = 100_000;
 /// The kernel refuses a quota below this many microseconds.
 const CPU_QUOTA_LEAST: u64 = 1_000;
 
-/// How long the processes of a killed group may take to be gone.
-const DEATH: Duration = Duration::from_secs(10);
-
-/// A cgroup that this process made and owns. It stays until [`Plain::remove`].
+/// A cgroup that this process made and owns. It stays until it is removed.
 #[derive(Debug)]
 pub struct Plain {
     path: PathBuf,
@@ -77,6 +74,20 @@ impl Plain {
         &self.path
     }
 
+    /// The group as a descriptor, for a process to be born in: clone3(2).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`].
+    pub fn open(&self) -> Result<OwnedFd, Error> {
+        use rustix::fs::{Mode, OFlags};
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(&self.path, flags, Mode::empty()).map_err(|errno| Error::Read {
+            path: self.path.clone(),
+            source: errno.into(),
+        })
+    }
+
     /// Moves a process in.
     ///
     /// # Errors
@@ -90,15 +101,6 @@ impl Plain {
                 value: pid.to_string(),
                 source: io::Error::other(Chain::of(&error)),
             })
-    }
-
-    /// Kills whatever lives in the group and removes it with all groups below it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Timeout`] when a process does not die, [`Error::Remove`] when the kernel refuses.
-    pub fn remove(self) -> Result<(), Error> {
-        remove(&self.path)
     }
 
     fn set(&self, limit: &Limit) -> Result<(), Error> {
@@ -183,20 +185,6 @@ impl Plain {
             source: source.into(),
         }
     }
-}
-
-/// Kills whatever lives in a cgroup and removes it with all groups below it. One that is gone is no error.
-///
-/// # Errors
-///
-/// As [`Plain::remove`].
-pub fn remove(cgroup: &Path) -> Result<(), Error> {
-    if !cgroup.exists() {
-        return Ok(());
-    }
-    kill(cgroup)?;
-    wait_empty(cgroup, DEATH)?;
-    super::remove_empty(cgroup)
 }
 
 /// Where the group of this name may be on a host without systemd: below the caller's own group or at the top.
@@ -355,6 +343,11 @@ fn block_device(path: &Path) -> Result<(u32, u32), io::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::{
+        freeze, is_frozen, is_populated, kill, mount_point, of_process, processes, remove, thaw,
+        usage, wait_empty,
+    };
+    use std::time::Duration;
 
     #[test]
     fn cpus_are_written_as_ranges() {
@@ -391,26 +384,21 @@ mod tests {
 
         group.add(pid).expect("the process moves in");
         let path = group.path().to_owned();
-        assert_eq!(super::super::of_process(pid).expect("its cgroup"), path);
-        assert_eq!(super::super::processes(&path).expect("its pids"), [pid]);
-        assert!(super::super::is_populated(&path).expect("its state"));
-        assert!(
-            super::super::usage(&path)
-                .expect("its use")
-                .cpu_usec
-                .is_some()
-        );
+        assert_eq!(of_process(pid).expect("its cgroup"), path);
+        assert_eq!(processes(&path).expect("its pids"), [pid]);
+        assert!(is_populated(&path).expect("its state"));
+        assert!(usage(&path).expect("its use").cpu_usec.is_some());
 
-        super::super::freeze(&path, second).expect("it freezes");
-        assert!(super::super::is_frozen(&path).expect("its state"));
-        super::super::thaw(&path, second).expect("it thaws");
+        freeze(&path, second).expect("it freezes");
+        assert!(is_frozen(&path).expect("its state"));
+        thaw(&path, second).expect("it thaws");
         let busy = wait_empty(&path, Duration::from_millis(30));
         assert!(matches!(busy, Err(Error::Timeout { .. })), "{busy:?}");
 
-        group.remove().expect("it goes");
+        remove(group.path(), second).expect("it goes");
         sleeper.wait().expect("the process was killed");
         assert!(!path.exists());
-        remove(&path).expect("a second time is no error");
+        remove(&path, second).expect("a second time is no error");
         wait_empty(&path, second).expect("a group that is gone is empty");
         kill(&path).expect("and has nothing to kill");
     }
@@ -418,14 +406,14 @@ mod tests {
     #[test]
     fn a_limit_without_its_controller_is_an_error_that_names_it() {
         let name = format!("boxd-test-limit-{}", std::process::id());
-        let top = super::super::mount_point().expect("a cgroup2 tree");
+        let top = mount_point().expect("a cgroup2 tree");
         let controllers = fs::read_to_string(top.join("cgroup.controllers")).expect("readable");
         let made = Plain::create(&name, &[Limit::TasksMax(7)]);
         if controllers.split_whitespace().any(|word| word == "pids") {
             let group = made.expect("the limit can be set");
             let text = fs::read_to_string(group.path().join("pids.max")).expect("readable");
             assert_eq!(text.trim(), "7");
-            group.remove().expect("it goes");
+            remove(group.path(), Duration::from_secs(1)).expect("it goes");
         } else {
             let error = made.expect_err("no pids controller").to_string();
             assert!(

@@ -246,7 +246,7 @@ impl Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::launch::protocol::Failure;
+    use crate::launch::protocol::{Failure, Lifetime};
 
     #[test]
     fn messages_arrive_whole_and_with_their_descriptors() {
@@ -279,7 +279,7 @@ mod tests {
             "the box's first process ended without a further word"
         );
         assert!(matches!(
-            parent.send(&ToChild::Go, &[]),
+            parent.send(&ToChild::Go(Lifetime::Own), &[]),
             Err(Error::Ended(_))
         ));
 

@@ -13,7 +13,7 @@ use rustix::fs::Mode;
 use rustix::process::Signal;
 
 use super::channel::{self, ChildEnd};
-use super::protocol::{Failure, FromChild, Status, ToChild};
+use super::protocol::{Failure, FromChild, Lifetime, Status, ToChild};
 use super::{Stdio, environment};
 use crate::plan::Plan;
 use crate::sandbox::exec::{self, Program};
@@ -76,7 +76,7 @@ fn run(plan: &Plan, end: &ChildEnd) -> Result<Infallible, Failure> {
         .map_err(|error| Failure::at("reset signals", &error, Status::SIGNALS))?;
 
     say(end, &FromChild::Built)?;
-    wait_for_go(end)?;
+    let lifetime = wait_for_go(end)?;
     namespaces::make_own_cgroup_the_root().map_err(namespace_failure)?;
     waiting.finish().map_err(mount_failure)?;
 
@@ -88,7 +88,11 @@ fn run(plan: &Plan, end: &ChildEnd) -> Result<Infallible, Failure> {
         .map_err(|error| Failure::of(&error, Status::DIRECTORY))?;
     let program =
         program(plan, &environment, filter).map_err(|error| Failure::of(&error, Status::EXEC))?;
-    outlive_launcher()?;
+    match lifetime {
+        Lifetime::Own => outlive_launcher()?,
+        // Said again, for ids have changed.
+        Lifetime::Launchers => die_with_launcher(end)?,
+    }
     say(end, &FromChild::Executing)?;
     program.execute().map_err(exec_failure)
 }
@@ -171,7 +175,7 @@ fn receive_mounts(end: &ChildEnd, wanted: usize) -> Result<Vec<OwnedFd>, Failure
     loop {
         match end.receive().map_err(|error| channel_failure(&error))? {
             (ToChild::Mounts, some) => mounts.extend(some),
-            (ToChild::Go, _) => return Err(out_of_order("Go", "the mounts")),
+            (ToChild::Go(_), _) => return Err(out_of_order("Go", "the mounts")),
         }
         if mounts.len() >= wanted {
             return Ok(mounts);
@@ -179,9 +183,9 @@ fn receive_mounts(end: &ChildEnd, wanted: usize) -> Result<Vec<OwnedFd>, Failure
     }
 }
 
-fn wait_for_go(end: &ChildEnd) -> Result<(), Failure> {
+fn wait_for_go(end: &ChildEnd) -> Result<Lifetime, Failure> {
     match end.receive().map_err(|error| channel_failure(&error))? {
-        (ToChild::Go, _) => Ok(()),
+        (ToChild::Go(lifetime), _) => Ok(lifetime),
         (ToChild::Mounts, _) => Err(out_of_order("mounts", "Go")),
     }
 }

@@ -17,7 +17,17 @@ pub enum ToChild {
     /// the plan that names a `Tree` or an `Overlay`, in their order.
     Mounts,
     /// The child stands in its cgroup and its limits are in force: become the payload.
-    Go,
+    Go(Lifetime),
+}
+
+/// How long a box lives at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lifetime {
+    /// As long as it likes: whoever launched it may go.
+    Own,
+    /// It is killed when the process that launched it dies. Executing a program with set-user-ID or file
+    /// capabilities ends that, see `PR_SET_PDEATHSIG` of prctl(2).
+    Launchers,
 }
 
 /// From the child to the launcher.

@@ -53,9 +53,9 @@ impl<'a> Unfinished<'a> {
         (*pid, pidfd.as_fd())
     }
 
-    /// The cgroup goes when the launch fails. The first maker counts.
-    pub fn owns(&mut self, cgroup: &Path, made_by: Place) {
-        self.cgroup.get_or_insert((cgroup.to_owned(), made_by));
+    /// The cgroup, there or on its way, goes when the launch fails.
+    pub fn owns(&mut self, made_by: Place, cgroup: &Path) {
+        self.cgroup = Some((cgroup.to_owned(), made_by));
     }
 
     /// Sends a message.
@@ -167,7 +167,7 @@ impl Drop for Unfinished<'_> {
         let cleared = match self.cgroup.take() {
             None => Ok(()),
             Some((cgroup, Place::Plain)) => {
-                cgroup::plain::remove(&cgroup).map_err(scope::EndError::from)
+                cgroup::remove(&cgroup, DEATH).map_err(scope::EndError::from)
             }
             // Whoever comes next under this name must not find the scope there.
             Some((cgroup, Place::Scope)) => scope::end(self.scope, &cgroup, DEATH),

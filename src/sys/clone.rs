@@ -4,7 +4,7 @@
     reason = "no library has clone3, and none can know that this process has one thread"
 )]
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
@@ -34,7 +34,23 @@ pub enum Fork {
 ///
 /// The child shares open files and buffers with the parent; what it must not inherit it has to close.
 pub fn clone3(namespaces: CloneFlags) -> Result<Fork, Error> {
-    let call = || format!("clone3({:?} | CLONE_PIDFD)", namespaces);
+    clone(namespaces, None)
+}
+
+/// [`clone3`], and the child is born in this cgroup, a directory of a cgroup2 tree: moving a process costs the
+/// kernel milliseconds, in which all others wait that fork.
+pub fn clone3_into(namespaces: CloneFlags, cgroup: BorrowedFd<'_>) -> Result<Fork, Error> {
+    clone(namespaces, Some(cgroup))
+}
+
+fn clone(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork, Error> {
+    let call = || match cgroup {
+        None => format!("clone3({namespaces:?} | CLONE_PIDFD)"),
+        Some(cgroup) => format!(
+            "clone3({namespaces:?} | CLONE_PIDFD | CLONE_INTO_CGROUP, cgroup {})",
+            cgroup.as_raw_fd()
+        ),
+    };
     // unshare(2): without effect in a process of one thread, and EINVAL in any other. It asks no /proc, which may
     // be a box's by now.
     nix::sched::unshare(CloneFlags::CLONE_THREAD).map_err(|errno| {
@@ -45,6 +61,10 @@ pub fn clone3(namespaces: CloneFlags) -> Result<Fork, Error> {
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = (namespaces.bits() | libc::CLONE_PIDFD) as u32 as u64;
     arguments.pidfd = &raw mut pidfd as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= linux_raw_sys::general::CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
     // A sibling has the caller's own exit signal, and clone3(2) refuses to be told one.
     if !namespaces.contains(CloneFlags::CLONE_PARENT) {
         arguments.exit_signal = libc::SIGCHLD as u64;

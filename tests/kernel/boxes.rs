@@ -10,7 +10,7 @@ use boxd::capability::CapabilitySet;
 use boxd::definition::{Profile, ReadyWhen, Restart, User};
 use boxd::identity::IdRange;
 use boxd::launch::channel::{self, ParentEnd};
-use boxd::launch::protocol::{Failure, FromChild, ToChild};
+use boxd::launch::protocol::{Failure, FromChild, Lifetime, ToChild};
 use boxd::launch::{Output, Stdio, child};
 use boxd::plan::seccomp::{self, Changes};
 use boxd::plan::{
@@ -297,7 +297,9 @@ pub fn build(plan: &Plan) -> Result<Built, Failure> {
 impl Built {
     /// Says go, and waits until the payload has ended.
     pub fn go(self) -> Result<Ran, Failure> {
-        self.end.send(&ToChild::Go, &[]).expect("the child waits");
+        self.end
+            .send(&ToChild::Go(Lifetime::Own), &[])
+            .expect("the child waits");
         loop {
             match self.end.receive() {
                 Ok(FromChild::Executing) => {}

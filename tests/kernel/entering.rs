@@ -10,7 +10,7 @@ use boxd::capability::CapabilitySet;
 use boxd::cgroup::plain::Plain;
 use boxd::definition::User;
 use boxd::handover::{self, Document};
-use boxd::launch::protocol::ToChild;
+use boxd::launch::protocol::{Lifetime, ToChild};
 use boxd::launch::run_directory::RunDirectory;
 use boxd::plan::Plan;
 
@@ -99,7 +99,10 @@ impl Running {
         };
         let directory = RunDirectory::claim(&plan.name).expect("claimed");
         directory.write(&plan, &document).expect("written");
-        built.end.send(&ToChild::Go, &[]).expect("it waits");
+        built
+            .end
+            .send(&ToChild::Go(Lifetime::Own), &[])
+            .expect("it waits");
         while built.end.receive().is_ok() {}
         Running {
             name,
@@ -138,7 +141,8 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(cgroup) = self.cgroup.take() {
-            cgroup.remove().expect("removed");
+            let death = std::time::Duration::from_secs(10);
+            boxd::cgroup::remove(cgroup.path(), death).expect("removed");
         }
         if let Some(directory) = self.directory.take() {
             directory.remove().expect("removed");

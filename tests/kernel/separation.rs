@@ -218,8 +218,11 @@ fn killed_launcher(after_go: bool) -> (i32, std::os::fd::OwnedFd) {
         None => {
             let built = build(&plan).unwrap_or_else(|failure| panic!("{failure}"));
             if after_go {
-                use boxd::launch::protocol::ToChild;
-                built.end.send(&ToChild::Go, &[]).expect("it waits");
+                use boxd::launch::protocol::{Lifetime, ToChild};
+                built
+                    .end
+                    .send(&ToChild::Go(Lifetime::Own), &[])
+                    .expect("it waits");
                 while built.end.receive().is_ok() {}
             }
             rustix::io::write(&write, &built.pid.as_raw().to_ne_bytes()).expect("written");
