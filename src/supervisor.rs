@@ -47,6 +47,7 @@ pub fn main() -> ExitCode {
         complain(&error);
         std::process::abort();
     }
+    crate::sys::give_memory_back_early();
     let received = match descriptors::receive() {
         Ok(received) => received,
         Err(error) => {

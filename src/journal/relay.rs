@@ -26,7 +26,7 @@
 //! Each line is one entry: `PRIORITY=` from the line's `<n>`, else 6 (info) for both streams, as
 //! `SyslogLevel=` of systemd.exec(5) has it, since much that goes to standard error is no error;
 //! `SYSLOG_IDENTIFIER=` and `BOX_NAME=` the box's name; `BOX_STREAM=stdout` or `stderr`; `BOX_LINE_BREAK=`
-//! where a line was cut, see [`Cut`](super::lines::Cut). `MESSAGE=` comes last and holds no newline, so an
+//! where a line was cut, see [`Cut`]. `MESSAGE=` comes last and holds no newline, so an
 //! entry in the outlet ends with the line that begins so.
 
 use std::collections::VecDeque;
@@ -291,6 +291,8 @@ impl Stream {
             .read_exact_at(window, self.sent.taken)
             .map_err(failed("read back a part"))?;
         batch.clear();
+        // In one piece, which goes back to the kernel whole.
+        batch.reserve(window.len() + window.len() / 2);
         let mut lengths = VecDeque::new();
         let mut sent = self.sent;
         let mut used = 0;
