@@ -33,6 +33,18 @@ pub enum Error {
     /// A definition cannot be used.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A box is not touched, since it could not be started.
+    #[error("cannot {operation} box {name}{keeps}")]
+    Change {
+        /// What was to be done.
+        operation: &'static str,
+        /// The box.
+        name: crate::name::Name,
+        /// That it goes on, if it does.
+        keeps: &'static str,
+        /// Why.
+        source: Box<Error>,
+    },
     /// A definition cannot be carried out on this host.
     #[error("{}", problems(.0))]
     Plan(Vec<plan::Problem>),
@@ -185,6 +197,10 @@ fn problems(problems: &[plan::Problem]) -> String {
 
 /// An error and its causes as one sentence, and diagnostics as their own pictures.
 fn describe(error: &Error, look: Look) -> String {
+    if let Error::Change { source, .. } = error {
+        let refused = look.paint(Paint::Bad, "boxctl:");
+        return format!("{refused} {error}:\n{}", describe(source, look));
+    }
     if let Error::Load(LoadError::Invalid(diagnostics)) = error {
         return with_newline(diagnostics.render(style(look)));
     }

@@ -147,6 +147,9 @@ impl Error {
     }
 }
 
+/// The other side of the socket, in words.
+const ON_ITS_WAY: &str = "the process on its way in";
+
 /// Exit status of boxctl when the box could not be entered.
 pub const TROUBLE: Status = Status(125);
 /// Exit status when the command is there and cannot be executed.
@@ -240,7 +243,7 @@ fn enter(
         name: name.clone(),
         source,
     };
-    let (ours, theirs) = channel::sockets("the process on its way in", "boxctl").map_err(failed)?;
+    let (ours, theirs) = channel::sockets(ON_ITS_WAY, "boxctl").map_err(failed)?;
     let envoy = match sys::clone3(nix::sched::CloneFlags::empty()).map_err(failed)? {
         Fork::Child => {
             drop(ours);
@@ -249,77 +252,86 @@ fn enter(
         Fork::Parent { pidfd, .. } => pidfd,
     };
     drop(theirs);
-    let made = hear(&ours, running);
-    // It is gone or about to go, whatever it said.
+    let heard = hear_all(&ours);
+    // Both have let go of the socket: the envoy has ended, and the command has, or has been executed.
     let _ = relay::reap(&envoy);
-    let (message, mut descriptors) = made?;
-    let (FromInside::Made, Some(process)) = (message, descriptors.pop()) else {
-        return Err(lost(
-            running,
-            channel::Error::Ended("the process on its way in"),
-        ));
-    };
-    let result = streams(&ours, running, options);
-    if result.is_err() {
-        let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
-        let _ = relay::reap(&process);
-        envoy::remove_leaf(&running.document.cgroup);
+    let command = heard.and_then(|heard| heard.command(options));
+    match command {
+        Ok(command) => Ok(command),
+        Err((why, process)) => {
+            if let Some(process) = process {
+                let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
+                let _ = relay::reap(&process);
+            }
+            envoy::remove_leaf(&running.document.cgroup);
+            Err(broken_off(why, running))
+        }
     }
-    result.map(|streams| Inside { process, streams })
 }
 
-/// The command's streams, once it has been executed.
-fn streams(ours: &Socket, running: &Running, options: &Options) -> Result<Streams, Error> {
-    let (_, descriptors) = hear(ours, running)?;
+/// What the two processes have said when neither has more to say. They are two, and so their words come in any
+/// order.
+#[derive(Default)]
+struct Heard {
+    process: Option<OwnedFd>,
+    streams: Option<Vec<OwnedFd>>,
+    failure: Option<Failure>,
+}
+
+/// Why a command was not executed.
+enum Why {
+    Failure(Failure),
+    Unheard(channel::Error),
+}
+
+fn hear_all(ours: &Socket) -> Result<Heard, (Why, Option<OwnedFd>)> {
+    let mut heard = Heard::default();
+    loop {
+        match ours.receive() {
+            Ok((FromInside::Made, mut descriptors)) => heard.process = descriptors.pop(),
+            Ok((FromInside::Executing, descriptors)) => heard.streams = Some(descriptors),
+            Ok((FromInside::Failed(failure), _)) => heard.failure = Some(failure),
+            Err(channel::Error::Ended(_)) => return Ok(heard),
+            Err(error) => return Err((Why::Unheard(error), heard.process)),
+        }
+    }
+}
+
+impl Heard {
+    /// The command, if all went well.
+    fn command(self, options: &Options) -> Result<Inside, (Why, Option<OwnedFd>)> {
+        if let Some(failure) = self.failure {
+            return Err((Why::Failure(failure), self.process));
+        }
+        let streams = self
+            .streams
+            .and_then(|descriptors| streams(descriptors, options.terminal));
+        match (self.process, streams) {
+            (Some(process), Some(streams)) => Ok(Inside { process, streams }),
+            (process, _) => Err((Why::Unheard(channel::Error::Ended(ON_ITS_WAY)), process)),
+        }
+    }
+}
+
+/// The command's streams from their descriptors, in the order in which it sends them.
+fn streams(descriptors: Vec<OwnedFd>, terminal: bool) -> Option<Streams> {
     let mut descriptors = descriptors.into_iter();
-    let streams = if options.terminal {
-        descriptors.next().map(Streams::Terminal)
-    } else {
-        descriptors
-            .next()
-            .zip(descriptors.next())
-            .map(|(output, error)| Streams::Pipes {
-                input: descriptors.next(),
-                output,
-                error,
-            })
-    };
-    let streams =
-        streams.ok_or_else(|| lost(running, channel::Error::Ended("the process on its way in")))?;
-    match ours.receive::<FromInside>() {
-        Err(channel::Error::Ended(_)) => Ok(streams),
-        Err(error) => Err(lost(running, error)),
-        Ok((message, _)) => Err(broken_off(message, running)),
+    if terminal {
+        return descriptors.next().map(Streams::Terminal);
     }
-}
-
-/// The next message, unless it is that of a failure.
-fn hear(ours: &Socket, running: &Running) -> Result<(FromInside, Vec<OwnedFd>), Error> {
-    match ours.receive() {
-        Ok((message @ FromInside::Failed(_), _)) => Err(broken_off(message, running)),
-        Ok(heard) => Ok(heard),
-        Err(error) => Err(lost(running, error)),
-    }
+    Some(Streams::Pipes {
+        output: descriptors.next()?,
+        error: descriptors.next()?,
+        input: descriptors.next(),
+    })
 }
 
 /// A box that ends takes along whoever is on the way in: then that is the reason to tell.
-fn lost(running: &Running, source: channel::Error) -> Error {
+fn broken_off(why: Why, running: &Running) -> Error {
     let name = running.document.name.clone();
-    if running::has_ended(&running.process) {
-        Error::Ended { name }
-    } else {
-        Error::Lost { name, source }
-    }
-}
-
-fn broken_off(message: FromInside, running: &Running) -> Error {
-    let name = running.document.name.clone();
-    match message {
+    match why {
         _ if running::has_ended(&running.process) => Error::Ended { name },
-        FromInside::Failed(failure) => Error::Failed { name, failure },
-        FromInside::Made | FromInside::Executing => Error::Lost {
-            name,
-            source: channel::Error::Ended("the process on its way in"),
-        },
+        Why::Failure(failure) => Error::Failed { name, failure },
+        Why::Unheard(source) => Error::Lost { name, source },
     }
 }

@@ -21,7 +21,7 @@ use crate::definition::{self, BadName, Definition, Layers, LoadError};
 use crate::name::Name;
 
 /// Name of the drop-in. 50 leaves room for an operator's before and after it.
-const DROP_IN: &str = "50-boxd.conf";
+pub const DROP_IN: &str = "50-boxd.conf";
 
 /// What all boxes' units are instances of.
 const TEMPLATE: &str = "box@.service";

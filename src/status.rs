@@ -161,6 +161,9 @@ pub struct Unit {
     pub restarts: u32,
     /// `InvocationID` of the last run, as 32 hexadecimal digits.
     pub invocation: Option<String>,
+    /// `NeedDaemonReload`, or nothing is known of the definition yet: what it says of ordering, restarts and
+    /// timeouts is not in force.
+    pub needs_reload: bool,
 }
 
 /// What runs.

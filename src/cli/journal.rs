@@ -21,6 +21,9 @@ pub fn logs(
     let name = names::parse(name)?;
     let layers = Layers::system();
     let status = collect::one(&name, &layers, &None)?;
+    if !status.exists() {
+        return Err(names::unknown(name, &layers).into());
+    }
     if let (Some(Runner::Foreground), Some(payload)) = (status.runner, &status.payload) {
         return Err(Error::NoLogs {
             name,

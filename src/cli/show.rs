@@ -117,11 +117,12 @@ fn count(report: &Report) -> String {
         }
     }
     let mut line = parts.join(", ");
-    if number(State::Broken) > 0 {
-        line.push_str("; `boxctl check` says what is wrong");
-    } else if number(State::Failed) > 0 {
-        line.push_str("; `boxctl status NAME` says why");
-    }
+    line.push_str(match (number(State::Failed), number(State::Broken)) {
+        (0, 0) => "",
+        (_, 0) => "; `boxctl status NAME` says why",
+        (0, _) => "; `boxctl check` says what is wrong",
+        _ => "; `boxctl status NAME` and `boxctl check` say why",
+    });
     line.push_str(".\n");
     line
 }
@@ -153,7 +154,11 @@ pub fn page(status: &Status, output: &[String], clock: &Clock, look: Look) -> St
             );
         }
         if let Some(text) = unit.status_text.as_deref().filter(|text| !text.is_empty()) {
-            page.entry("Status", &format!("\"{}\"", harmless(text)));
+            page.entry("Status", &harmless(text));
+        }
+        if unit.needs_reload && status.definition.state == DefinitionState::Loaded {
+            let text = "since systemd read it; `systemctl daemon-reload` puts ordering and restarts in force";
+            page.entry("Changed", &look.paint(Paint::Warning, text));
         }
         if unit.restarts > 0 {
             page.entry("Restarts", &unit.restarts.to_string());

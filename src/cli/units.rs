@@ -8,12 +8,15 @@ use super::{Error, definitions, describe, journal, names};
 use crate::definition::{self, Layers};
 use crate::name::Name;
 use crate::status::collect::{self, Seen};
-use crate::status::{Runner, Unit};
+use crate::status::{Runner, State, Unit};
 use crate::systemd::manager::Operation;
 use crate::systemd::{self, Manager};
 
 /// How many lines of the journal a failure is shown with.
 const LINES: u32 = 10;
+
+/// What systemd answers when a unit has nothing to do for a kind of job.
+const NOT_APPLICABLE: &str = "org.freedesktop.systemd1.JobTypeNotApplicable";
 
 /// Does it to all boxes at once and waits for each. Boxes for which it cannot work are left alone and named;
 /// the others go on.
@@ -36,15 +39,23 @@ pub fn change(operation: Operation, texts: &[String], look: Look) -> Result<Exit
     let layers = Layers::system();
     let manager = Manager::connect()?;
     let mut failed = false;
+    let mut stale = false;
     let mut ready = Vec::new();
     for name in wanted {
         match check(operation, &name, &layers, &manager) {
-            Ok(()) => ready.push(name),
+            Ok(changed) => {
+                stale |= changed;
+                ready.push(name);
+            }
             Err(error) => {
                 failed = true;
                 complain(&describe(&error, look));
             }
         }
+    }
+    // What the definitions say of ordering, restarts and timeouts is systemd's to know beforehand.
+    if stale {
+        manager.daemon_reload()?;
     }
     let units: Vec<String> = ready.iter().map(Name::unit).collect();
     let results = manager.change_units(operation, &units)?;
@@ -62,16 +73,17 @@ pub fn change(operation: Operation, texts: &[String], look: Look) -> Result<Exit
     })
 }
 
-/// Whether it can work at all. A definition is read before anything is stopped, so that a slip in it does not
-/// end the box it describes.
+/// Whether it can work at all; and if so, whether systemd has to read the definition anew first. A definition is
+/// read before anything is stopped, so that a slip in it does not end the box it describes.
 fn check(
     operation: Operation,
     name: &Name,
     layers: &Layers,
     manager: &Manager,
-) -> Result<(), Error> {
-    let units = Some([(name.clone(), collect::unit(manager, name)?)].into());
-    let status = collect::one(name, layers, &units)?;
+) -> Result<bool, Error> {
+    let seen = collect::unit(manager, name)?;
+    let stale = seen.unit.needs_reload;
+    let status = collect::one(name, layers, &Some([(name.clone(), seen)].into()))?;
     if !status.exists() {
         return Err(names::unknown(name.clone(), layers).into());
     }
@@ -85,15 +97,28 @@ fn check(
     }
     match operation {
         Operation::Start | Operation::Restart => {
-            definitions::planned(&definition::load(name, layers)?)?;
-            Ok(())
+            let planned = definition::load(name, layers)
+                .map_err(Error::from)
+                .and_then(|definition| definitions::planned(&definition));
+            match planned {
+                Ok(_) => Ok(stale),
+                Err(source) => Err(Error::Change {
+                    operation: operation.verb(),
+                    name: name.clone(),
+                    keeps: match status.state {
+                        State::Running => "; it keeps running as it is",
+                        _ => "",
+                    },
+                    source: Box::new(source),
+                }),
+            }
         }
         Operation::Reload if status.runner.is_none() => Err(names::Error::NotRunning {
             operation: operation.verb(),
             name: name.clone(),
         }
         .into()),
-        Operation::Reload | Operation::Stop => Ok(()),
+        Operation::Reload | Operation::Stop => Ok(false),
     }
 }
 
@@ -105,6 +130,15 @@ fn explain(
     seen: Option<&Seen>,
     look: Look,
 ) -> String {
+    if let systemd::Error::Refused { name: refusal, .. } = error
+        && refusal == NOT_APPLICABLE
+    {
+        return format!(
+            "{} box {name} has no way to {} yet; a program that reads its configuration anew at a signal gets it with `boxctl kill -s HUP {name}`\n",
+            look.paint(Paint::Bad, "boxctl:"),
+            operation.verb(),
+        );
+    }
     let job_failed = matches!(error, systemd::Error::Job { .. });
     let unit = match seen {
         Some(seen) if job_failed && seen.unit.result != "success" => &seen.unit,

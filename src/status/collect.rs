@@ -10,6 +10,7 @@ use super::{
 };
 use crate::cgroup;
 use crate::definition::{self, Layers, LoadError};
+use crate::generator::DROP_IN;
 use crate::name::Name;
 use crate::running::{self, Running};
 use crate::systemd::{self, Manager, ScopeStatus, UnitStatus};
@@ -90,6 +91,11 @@ impl From<UnitStatus> for Unit {
             exit_code: unit.exec_main_code,
             exit_status: unit.exec_main_status,
             restarts: unit.restarts,
+            needs_reload: unit.need_daemon_reload
+                || !unit
+                    .drop_in_paths
+                    .iter()
+                    .any(|path| path.ends_with(DROP_IN)),
             invocation: Some(unit.invocation_id).filter(|id| !id.is_empty()),
         }
     }
@@ -213,7 +219,12 @@ fn assemble(
     let planned = running
         .as_ref()
         .map(|running| Limits::of(&running.plan.scope.limits));
-    let limits = limits.or(planned).unwrap_or_default();
+    let mut limits = limits.or(planned).unwrap_or_default();
+    // systemd has values for limits that no controller enforces here.
+    if let Some(usage) = usage {
+        limits.memory = usage.memory.and(limits.memory);
+        limits.tasks = usage.tasks.and(limits.tasks);
+    }
     let description =
         description.or_else(|| running.as_ref().map(|it| it.document.description.clone()));
     let remarks = running
@@ -349,10 +360,14 @@ mod tests {
                 ("masked", State::Masked),
             ]
         );
-        let good = &report.boxes[2];
+        let named = |name: &str| {
+            let found = report.boxes.iter().find(|status| status.name == name);
+            found.expect("it is listed")
+        };
+        let good = named("good");
         assert_eq!(good.description.as_deref(), Some("Good"));
         assert_eq!(good.definition.files, [etc.join("good.toml")]);
-        assert!(report.boxes[1].definition.problem.is_some());
+        assert!(named("broken").definition.problem.is_some());
     }
 
     #[test]

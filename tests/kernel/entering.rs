@@ -46,6 +46,7 @@ pub const TESTS: &[Test] = &[
         "a_command_has_a_terminal_of_the_box",
         a_command_has_a_terminal_of_the_box,
     ),
+    ("many_enter_at_once", many_enter_at_once),
     (
         "a_process_of_the_box_cannot_look_into_one_that_enters",
         a_process_of_the_box_cannot_look_into_one_that_enters,
@@ -355,6 +356,28 @@ fn a_command_has_a_terminal_of_the_box() {
     running.prints(
         &[],
         "mkdir /tmp/own && mount --bind /tmp/own /dev/pts 2>/dev/null; true",
+    );
+}
+
+fn many_enter_at_once() {
+    let running = Running::start("enter-many", sleeping());
+    for _ in 0..10 {
+        let commands: Vec<_> = (0..8)
+            .map(|_| {
+                let mut boxctl = running.exec(&[], &["echo", "in"]);
+                boxctl.stdout(Stdio::piped()).stderr(Stdio::piped());
+                boxctl.spawn().expect("boxctl runs")
+            })
+            .collect();
+        for boxctl in commands {
+            let output = boxctl.wait_with_output().expect("it ends");
+            assert_eq!(text(&output.stdout), "in", "{output:?}");
+        }
+    }
+    // Nobody stays behind.
+    assert_eq!(
+        running.prints(&[], "echo /proc/[0-9]*").split(' ').count(),
+        2
     );
 }
 
