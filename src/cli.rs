@@ -206,7 +206,11 @@ fn describe(error: &Error, look: Look) -> String {
     }
     let mut sentence = error.to_string();
     let mut cause = error.source();
+    let mut denied = false;
     while let Some(source) = cause {
+        denied |= source
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
         let text = source.to_string();
         // A transparent error repeats its source.
         if !sentence.ends_with(&text) {
@@ -214,6 +218,9 @@ fn describe(error: &Error, look: Look) -> String {
             sentence.push_str(&text);
         }
         cause = source.source();
+    }
+    if denied && !rustix::process::geteuid().is_root() {
+        sentence.push_str("; run this as root");
     }
     format!("{} {sentence}\n", look.paint(Paint::Bad, "boxctl:"))
 }

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Longest name of a box in bytes: it is also the box's default hostname, and a DNS label holds 63.
 pub const NAME_MAX: usize = 63;
 
+/// What a box would have to share its folder in `/run/boxd` with: the layer of definitions there.
+const RESERVED: &str = "definitions";
+
 /// A valid box name: `[a-z0-9]([a-z0-9-]*[a-z0-9])?`, at most [`NAME_MAX`] bytes.
 ///
 /// A value of this type can stand in a unit name, a file name and a hostname without escaping.
@@ -70,6 +73,8 @@ impl FromStr for Name {
             "it begins with '-'"
         } else if text.ends_with('-') {
             "it ends with '-'"
+        } else if text == RESERVED {
+            "/run/boxd/definitions is not a box's"
         } else {
             return Ok(Name(text.to_owned()));
         };
@@ -119,6 +124,7 @@ mod tests {
             "a/b",
             "é",
             "a\0",
+            "definitions",
             &"x".repeat(64),
         ] {
             assert!(bad.parse::<Name>().is_err(), "{bad}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use super::show::{self, Clock};
-use super::terminal::{Look, say};
+use super::terminal::{Look, complain, say};
 use super::{Error, journal, names};
 use crate::definition::Layers;
 use crate::name::Name;
@@ -32,6 +32,9 @@ pub fn status(names: &[String], json: bool, lines: u32, look: Look) -> Result<Ex
         } else {
             show::boxes(&report, &Clock::system(), look)
         })?;
+        if !rustix::process::geteuid().is_root() {
+            complain("boxctl: only root sees which boxes run; run this as root\n");
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let report = Report {

@@ -48,6 +48,10 @@ pub const TESTS: &[Test] = &[
     ),
     ("many_enter_at_once", many_enter_at_once),
     (
+        "a_box_that_sorts_itself_into_groups_is_entered_beside_them",
+        a_box_that_sorts_itself_into_groups_is_entered_beside_them,
+    ),
+    (
         "a_process_of_the_box_cannot_look_into_one_that_enters",
         a_process_of_the_box_cannot_look_into_one_that_enters,
     ),
@@ -357,6 +361,42 @@ fn a_command_has_a_terminal_of_the_box() {
         &[],
         "mkdir /tmp/own && mount --bind /tmp/own /dev/pts 2>/dev/null; true",
     );
+}
+
+/// As the init of a system box does: then the top of its cgroup may hold no process.
+fn a_box_that_sorts_itself_into_groups_is_entered_beside_them() {
+    let running = Running::start("enter-sorted", sleeping());
+    let top = running.cgroup.as_ref().expect("it runs").path();
+    let parent = top
+        .parent()
+        .expect("not the root")
+        .join("cgroup.subtree_control");
+    let controllers = fs::read_to_string(
+        top.parent()
+            .expect("not the root")
+            .join("cgroup.controllers"),
+    )
+    .expect("readable");
+    let Some(controller) = controllers.split_whitespace().next() else {
+        panic!("this machine's cgroup2 tree has no controller to try it with");
+    };
+    let enable = format!("+{controller}");
+    let before = fs::read_to_string(&parent).expect("readable");
+    fs::write(&parent, &enable).expect("enabled");
+    let init = top.join("init");
+    fs::create_dir(&init).expect("made");
+    fs::write(init.join("cgroup.procs"), running.pid.to_string()).expect("moved");
+    fs::write(top.join("cgroup.subtree_control"), &enable).expect("enabled");
+    assert_eq!(
+        running.prints(&[], "tail -n 1 /proc/self/cgroup"),
+        "0::/boxctl-exec"
+    );
+    assert!(!top.join("boxctl-exec").exists());
+    drop(running);
+    if !before.split_whitespace().any(|there| there == controller) {
+        // Another test may use it by now.
+        let _ = fs::write(&parent, format!("-{controller}"));
+    }
 }
 
 fn many_enter_at_once() {
