@@ -115,6 +115,12 @@ pub enum Error {
         /// Where and why.
         failure: Failure,
     },
+    /// The caller was told to end before the command was executed.
+    #[error("gave up entering box {name}; nothing was run in it")]
+    Interrupted {
+        /// The box.
+        name: Name,
+    },
     /// A process on its way into the box was not heard.
     #[error("cannot enter box {name}: the process on its way in is gone")]
     Lost {
@@ -142,6 +148,7 @@ impl Error {
     pub fn exit_status(&self) -> u8 {
         match self {
             Error::Failed { failure, .. } => failure.status,
+            Error::Interrupted { .. } => 130,
             _ => TROUBLE.0,
         }
     }
@@ -162,12 +169,16 @@ const NOT_FOUND: Status = Status(127);
 enum FromInside {
     /// The envoy has made the command; its pidfd comes with this.
     Made,
-    /// The command's streams, as they are for boxctl, come with this; execve(2) is next, and its success closes
-    /// the socket.
-    Executing,
+    /// The command is ready, and its streams, as they are for boxctl, come with this. It waits for [`Go`];
+    /// execve(2) is next, and its success closes the socket.
+    Ready,
     /// It went no further.
     Failed(Failure),
 }
+
+/// What boxctl says to the command once it knows its process: without it nothing is executed.
+#[derive(Debug, Serialize, Deserialize)]
+struct Go;
 
 /// Runs a command in a box until it ends, and returns its status as a shell would: 128+n for a signal.
 ///
@@ -202,7 +213,7 @@ pub fn run(running: &Running, options: &Options) -> Result<u8, Error> {
     let stdin = io::stdin();
     let size = relay::window(&stdin).or_else(|| relay::window(io::stdout()));
     let signals = Signals::block().map_err(relayed)?;
-    let command = enter(running, options, environment, size)?;
+    let command = enter(running, options, environment, size, &signals)?;
     let raw = if options.terminal && options.input == Input::Passed && stdin.is_terminal() {
         Some(Raw::new(&stdin).map_err(|errno| Error::Raw(errno.into()))?)
     } else {
@@ -237,6 +248,7 @@ fn enter(
     options: &Options,
     environment: Vec<(String, String)>,
     size: Option<Winsize>,
+    signals: &Signals,
 ) -> Result<Inside, Error> {
     let name = &running.document.name;
     let failed = |source| Error::Prepare {
@@ -252,8 +264,12 @@ fn enter(
         Fork::Parent { pidfd, .. } => pidfd,
     };
     drop(theirs);
-    let heard = hear_all(&ours);
-    // Both have let go of the socket: the envoy has ended, and the command has, or has been executed.
+    let heard = hear_all(&ours, signals);
+    if heard.is_err() {
+        let _ = rustix::process::pidfd_send_signal(&envoy, rustix::process::Signal::KILL);
+    }
+    // If all is heard, both have let go of the socket: the envoy has ended, and the command has, or has been
+    // executed.
     let _ = relay::reap(&envoy);
     let command = heard.and_then(|heard| heard.command(options));
     match command {
@@ -282,17 +298,31 @@ struct Heard {
 enum Why {
     Failure(Failure),
     Unheard(channel::Error),
+    Interrupted,
+    Relay(relay::Error),
 }
 
-fn hear_all(ours: &Socket) -> Result<Heard, (Why, Option<OwnedFd>)> {
+fn hear_all(ours: &Socket, signals: &Signals) -> Result<Heard, (Why, Option<OwnedFd>)> {
     let mut heard = Heard::default();
+    let mut told = false;
     loop {
+        // A box can hold up whoever enters: by being frozen, or by what it has in the place of a terminal.
+        match signals.wait_for(ours) {
+            Ok(true) => {}
+            Ok(false) => return Err((Why::Interrupted, heard.process)),
+            Err(error) => return Err((Why::Relay(error), heard.process)),
+        }
         match ours.receive() {
             Ok((FromInside::Made, mut descriptors)) => heard.process = descriptors.pop(),
-            Ok((FromInside::Executing, descriptors)) => heard.streams = Some(descriptors),
+            Ok((FromInside::Ready, descriptors)) => heard.streams = Some(descriptors),
             Ok((FromInside::Failed(failure), _)) => heard.failure = Some(failure),
             Err(channel::Error::Ended(_)) => return Ok(heard),
             Err(error) => return Err((Why::Unheard(error), heard.process)),
+        }
+        if !told && heard.process.is_some() && heard.streams.is_some() {
+            told = true;
+            // Of one that has ended the next message, or the end, tells.
+            let _ = ours.send(&Go, &[]);
         }
     }
 }
@@ -333,5 +363,7 @@ fn broken_off(why: Why, running: &Running) -> Error {
         _ if running::has_ended(&running.process) => Error::Ended { name },
         Why::Failure(failure) => Error::Failed { name, failure },
         Why::Unheard(source) => Error::Lost { name, source },
+        Why::Interrupted => Error::Interrupted { name },
+        Why::Relay(source) => Error::Relay { name, source },
     }
 }

@@ -17,7 +17,7 @@ use rustix::process::DumpableBehavior;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
-use super::{FromInside, Input, NOT_EXECUTABLE, NOT_FOUND, Options, TROUBLE, What};
+use super::{FromInside, Go, Input, NOT_EXECUTABLE, NOT_FOUND, Options, TROUBLE, What};
 use crate::launch::channel::Socket;
 use crate::launch::environment;
 use crate::launch::protocol::Failure;
@@ -199,19 +199,23 @@ fn become_command(
     let program = program(&environment, options, &identity, filter)?;
     if options.terminal {
         let master = terminal(size)?;
-        socket
-            .send(&FromInside::Executing, &[master.as_fd()])
-            .map_err(Error::HandOver)?;
+        hand_over(socket, &[master])?;
     } else {
-        let ends = pipes(options.input)?;
-        let ends: Vec<BorrowedFd<'_>> = ends.iter().map(|end| end.as_fd()).collect();
-        socket
-            .send(&FromInside::Executing, &ends)
-            .map_err(Error::HandOver)?;
+        hand_over(socket, &pipes(options.input)?)?;
     }
     sys::close_on_exec_from(3).map_err(Error::Leave)?;
     sys::reset_dispositions().map_err(Error::Inherited)?;
     Ok(program.execute()?)
+}
+
+/// Gives boxctl the other ends of the command's streams, and waits until it knows its process.
+fn hand_over(socket: &Socket, ends: &[OwnedFd]) -> Result<(), Error> {
+    let ends: Vec<BorrowedFd<'_>> = ends.iter().map(|end| end.as_fd()).collect();
+    socket
+        .send(&FromInside::Ready, &ends)
+        .map_err(Error::HandOver)?;
+    let (Go, _) = socket.receive().map_err(Error::HandOver)?;
+    Ok(())
 }
 
 /// What is executed, with its arguments and environment.

@@ -101,6 +101,31 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// Returns once something can be read from `from`; false if the caller was told to end before that.
+    pub fn wait_for(&self, from: impl AsFd) -> Result<bool, Error> {
+        loop {
+            let mut fds = [
+                PollFd::new(&from, PollFlags::IN),
+                PollFd::new(&self.events, PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::Wait(errno.into())),
+            }
+            if !fds[0].revents().is_empty() {
+                return Ok(true);
+            }
+            while let Ok(Some(signal)) = self.events.read_signal() {
+                let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
+                if Signal::try_from(number).is_ok_and(|signal| PASSED_ON.contains(&signal)) {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+}
+
 impl Drop for Signals {
     fn drop(&mut self) {
         let _ = self.before.thread_set_mask();

@@ -48,6 +48,10 @@ pub const TESTS: &[Test] = &[
     ),
     ("many_enter_at_once", many_enter_at_once),
     (
+        "entering_a_box_that_holds_up_can_be_given_up",
+        entering_a_box_that_holds_up_can_be_given_up,
+    ),
+    (
         "a_box_that_sorts_itself_into_groups_is_entered_beside_them",
         a_box_that_sorts_itself_into_groups_is_entered_beside_them,
     ),
@@ -397,6 +401,31 @@ fn a_box_that_sorts_itself_into_groups_is_entered_beside_them() {
         // Another test may use it by now.
         let _ = fs::write(&parent, format!("-{controller}"));
     }
+}
+
+fn entering_a_box_that_holds_up_can_be_given_up() {
+    let running = Running::start("enter-frozen", sleeping());
+    let top = running.cgroup.as_ref().expect("it runs").path();
+    boxd::cgroup::freeze(top, std::time::Duration::from_secs(10)).expect("frozen");
+    let mut boxctl = running.exec(&[], &["true"]);
+    let boxctl = boxctl
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("boxctl runs");
+    // The envoy stands in the box's cgroup, and stops there.
+    while boxd::cgroup::processes(top).expect("listed").len() < 2 {
+        std::thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_child(&boxctl);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("our child");
+    let output = boxctl.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert!(
+        complaint(&output).contains("gave up entering"),
+        "{output:?}"
+    );
+    assert_eq!(boxd::cgroup::processes(top).expect("listed").len(), 1);
 }
 
 fn many_enter_at_once() {
