@@ -5,7 +5,7 @@
 //! still be there then. So the box is left alone when a signal ended the service's main process and nobody
 //! wants the service stopped.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cgroup;
@@ -15,6 +15,9 @@ use crate::systemd::{self, Manager, scope};
 
 /// How long the processes of a killed box may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
+
+/// How long the child of a launcher that was killed may take to die with it.
+const LAST_BREATH: Duration = Duration::from_secs(1);
 
 /// The slice of all boxes.
 const SLICE: &str = "box.slice";
@@ -32,6 +35,18 @@ pub enum Error {
         name: Name,
         /// Why.
         source: scope::EndError,
+    },
+    /// The box's cgroup is somebody else's.
+    #[error(
+        "processes that are not known as those of box {name} are in its cgroup {}; see which: systemctl status {scope}; end them: systemctl stop {scope}",
+        cgroup.display(),
+        scope = name.scope()
+    )]
+    Foreign {
+        /// The box.
+        name: Name,
+        /// The cgroup.
+        cgroup: PathBuf,
     },
 }
 
@@ -89,23 +104,38 @@ pub fn clean(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
     if ending.is_accident() && is_running(&directory) && !is_stop_wanted(name) {
         return Ok(Outcome::Left);
     }
-    clear(name, &directory)?;
+    match clear(name, &directory) {
+        // Not ours to end, and the start has said so.
+        Ok(_) | Err(Error::Foreign { .. }) => {}
+        Err(error) => return Err(error),
+    }
     directory.remove()?;
     Ok(Outcome::Removed)
 }
 
-/// Ends whatever an earlier life of this box left. Whether there was anything.
+/// Ends whatever an earlier life of this box left. Whether any process of it lived.
+///
+/// Only processes that the run directory knows are killed: a launch that was killed before it wrote there has
+/// taken its child with it, so that any others are somebody else's.
 ///
 /// # Errors
 ///
-/// [`Error::Left`] when a process cannot be killed: it sleeps in the kernel.
+/// [`Error::Left`] when a process cannot be killed: it sleeps in the kernel. [`Error::Foreign`].
 pub fn clear(name: &Name, directory: &RunDirectory) -> Result<bool, Error> {
-    let mut found = false;
-    for cgroup in cgroups(name, directory) {
+    let known = directory.document().map(|document| document.cgroup);
+    let mut lived = false;
+    for cgroup in cgroups(name, known.as_deref()) {
         if !cgroup.exists() {
             continue;
         }
-        found = true;
+        if known.as_ref() == Some(&cgroup) {
+            lived |= cgroup::is_populated(&cgroup).unwrap_or(true);
+        } else if cgroup::wait_empty(&cgroup, LAST_BREATH).is_err() {
+            return Err(Error::Foreign {
+                name: name.clone(),
+                cgroup,
+            });
+        }
         let gone = if systemd::is_running() {
             scope::end(&name.scope(), &cgroup, DEATH)
         } else {
@@ -116,56 +146,43 @@ pub fn clear(name: &Name, directory: &RunDirectory) -> Result<bool, Error> {
             source,
         })?;
     }
-    Ok(found)
+    Ok(lived)
 }
 
-/// Whether processes of an earlier life are there.
-pub fn is_populated(name: &Name, directory: &RunDirectory) -> bool {
-    cgroups(name, directory)
-        .iter()
-        .any(|cgroup| cgroup::is_populated(cgroup).unwrap_or(false))
-}
-
-/// Everywhere that processes of this box may be.
-fn cgroups(name: &Name, directory: &RunDirectory) -> Vec<PathBuf> {
-    let mut cgroups: Vec<PathBuf> = directory
-        .document()
-        .map(|document| document.cgroup)
-        .into_iter()
-        .collect();
-    if systemd::is_running() {
-        cgroups.extend(
-            cgroup::mount_point()
-                .ok()
-                .map(|top| top.join(SLICE).join(name.scope())),
-        );
-    } else {
-        let plain = crate::launch::plain_name(name);
-        cgroups.extend(cgroup::plain::places(&plain).unwrap_or_default());
-    }
-    cgroups.dedup();
-    cgroups
-}
-
-/// A box that was launched whole and whose processes live.
-fn is_running(directory: &RunDirectory) -> bool {
+/// Whether a box of this name runs, as far as the run directory knows.
+pub fn is_running(directory: &RunDirectory) -> bool {
     directory
         .document()
         .is_some_and(|document| cgroup::is_populated(&document.cgroup).unwrap_or(false))
 }
 
+/// Everywhere that a cgroup of this box may be.
+fn cgroups(name: &Name, known: Option<&Path>) -> Vec<PathBuf> {
+    let mut cgroups: Vec<PathBuf> = known.map(Path::to_owned).into_iter().collect();
+    if systemd::is_running() {
+        let top = cgroup::mount_point().ok();
+        cgroups.extend(top.map(|top| top.join(SLICE).join(name.scope())));
+    } else {
+        let plain = crate::launch::plain_name(name);
+        cgroups.extend(cgroup::plain::places(&plain).unwrap_or_default());
+    }
+    cgroups.sort();
+    cgroups.dedup();
+    cgroups
+}
+
 /// Whether the operator or the shutdown wants the service to end. When systemd cannot be asked the answer is
-/// yes: better a box that has to be started again than one that nobody looks after.
+/// no: the next supervisor needs no bus, and a shutdown ends the scope in any case.
 fn is_stop_wanted(name: &Name) -> bool {
     match Manager::connect().and_then(|manager| manager.pending_job(&name.unit())) {
         Ok(job) => job.is_some_and(|job| job == "stop" || job.contains("restart")),
         Err(error) => {
             tracing::warn!(
-                "cannot see whether {} is to stop, so the box is ended: {}",
+                "cannot see whether {} is to stop, so the box is left alone: {}",
                 name.unit(),
                 crate::journal::chain(&error)
             );
-            true
+            false
         }
     }
 }
