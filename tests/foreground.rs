@@ -1,0 +1,268 @@
+//! `boxctl run` on the kernel of this machine: a box in the foreground, from its first byte to nothing being
+//! left. Needs root.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use boxd::cgroup;
+use boxd::handover::{self, Document};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A definition in a directory of its own; whatever runs of it is ended with it.
+struct Definition {
+    directory: tempfile::TempDir,
+    name: String,
+}
+
+impl Definition {
+    /// `name` is the test's, so that no two share a box.
+    fn new(name: &str, command: &[&str], more: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let name = format!("test-{name}-{}", std::process::id());
+        let text =
+            format!("command = {command:?}\n[root]\nhost = true\nwrites = \"discard\"\n{more}");
+        fs::write(directory.path().join(format!("{name}.toml")), text).expect("written");
+        Definition { directory, name }
+    }
+
+    fn shell(name: &str, script: &str) -> Self {
+        Self::new(name, &["sh", "-c", script], "")
+    }
+
+    fn boxctl(&self) -> Command {
+        let file = self.directory.path().join(format!("{}.toml", self.name));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_boxctl"));
+        command
+            .arg("run")
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn output(&self) -> Output {
+        self.boxctl().output().expect("boxctl runs")
+    }
+
+    /// Starts the box and returns when it says `up`, with the rest of what it says to come.
+    fn up(&self) -> Run {
+        let mut child = self.boxctl().spawn().expect("boxctl runs");
+        let mut stdout = child.stdout.take().expect("a pipe");
+        let mut word = [0; 3];
+        stdout.read_exact(&mut word).expect("the box says so");
+        assert_eq!(&word, b"up\n");
+        Run { child, stdout }
+    }
+
+    fn document(&self) -> Document {
+        let json = fs::read(self.run_directory().join("document.json")).expect("it runs");
+        handover::understand(&json).expect("a document")
+    }
+
+    fn run_directory(&self) -> PathBuf {
+        Path::new("/run/boxd").join(&self.name)
+    }
+
+    #[track_caller]
+    fn assert_nothing_is_left(&self) {
+        assert!(!self.run_directory().exists());
+        let name = format!("boxd-{}", self.name);
+        for place in cgroup::plain::places(&name).expect("a cgroup2 tree") {
+            assert!(!place.exists(), "{place:?}");
+        }
+    }
+}
+
+impl Drop for Definition {
+    fn drop(&mut self) {
+        let name = self.name.parse().expect("a name");
+        if let Ok(directory) = boxd::launch::RunDirectory::claim(&name) {
+            let _ = boxd::clean::clear(&name, &directory);
+            let _ = directory.remove();
+        }
+        let _ = boxd::identity::release(&name);
+    }
+}
+
+struct Run {
+    child: Child,
+    stdout: std::process::ChildStdout,
+}
+
+impl Run {
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("boxctl is there");
+    }
+
+    /// How boxctl ended, and what came of the box after `up`.
+    fn end(mut self) -> (ExitStatus, String) {
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).expect("readable");
+        (self.child.wait().expect("waited for"), rest)
+    }
+}
+
+#[track_caller]
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+const WAIT: &str = "echo up; while :; do sleep 0.02; done";
+
+#[test]
+fn the_exit_status_is_the_payloads() {
+    for status in [0, 3, 255] {
+        let definition = Definition::shell(&format!("exit-{status}"), &format!("exit {status}"));
+        assert_eq!(definition.output().status.code(), Some(status));
+        definition.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn a_payload_ended_by_a_signal_is_128_and_the_signal() {
+    let definition = Definition::shell("killed", WAIT);
+    let run = definition.up();
+    kill(Pid::from_raw(definition.document().pid), Signal::SIGKILL).expect("it lives");
+    assert_eq!(run.end().0.code(), Some(128 + 9));
+    definition.assert_nothing_is_left();
+}
+
+#[test]
+fn output_arrives_byte_by_byte_to_the_last_on_its_own_stream() {
+    let definition = Definition::shell(
+        "bytes",
+        r"head -c 3000000 /dev/zero | tr '\0' x; printf 'end\377'; printf 'other' >&2",
+    );
+    let output = definition.output();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.stdout.len(), 3_000_004);
+    assert!(output.stdout.ends_with(b"xend\xff"));
+    assert!(output.stderr.ends_with(b"other"));
+}
+
+#[test]
+fn what_stays_in_the_background_ends_with_the_box_and_holds_nothing_up() {
+    let definition = Definition::shell("background", "sleep 1000 & echo out; exit 4");
+    let output = definition.output();
+    assert_eq!(output.status.code(), Some(4));
+    assert_eq!(output.stdout, b"out\n");
+    definition.assert_nothing_is_left();
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_box_as_it_ends_a_pipeline() {
+    let definition = Definition::shell("reader", "echo up; while echo more; do :; done; exit 7");
+    let Run { mut child, stdout } = definition.up();
+    drop(stdout);
+    // The shell sees EPIPE, SIGPIPE being ignored for the first process of a pid namespace.
+    assert!(!child.wait().expect("waited for").success());
+    definition.assert_nothing_is_left();
+}
+
+#[test]
+fn a_signal_to_boxctl_asks_the_box_to_stop() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let name = format!("stop-{}", signal as i32);
+        let definition = Definition::shell(&name, &format!("trap 'echo bye; exit 5' TERM; {WAIT}"));
+        let run = definition.up();
+        run.signal(signal);
+        let (status, rest) = run.end();
+        assert_eq!((status.code(), rest.as_str()), (Some(5), "bye\n"));
+        definition.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn a_box_that_does_not_stop_is_killed_after_its_time() {
+    let script = format!("trap '' TERM; {WAIT}");
+    let definition = Definition::new(
+        "grace",
+        &["sh", "-c", &script],
+        "[stop]\ntimeout = \"100ms\"\n",
+    );
+    let run = definition.up();
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.end().0.code(), Some(128 + 9));
+    definition.assert_nothing_is_left();
+}
+
+#[test]
+fn a_second_signal_kills_at_once() {
+    let script = format!("trap 'echo asked' TERM; {WAIT}");
+    let definition = Definition::new(
+        "twice",
+        &["sh", "-c", &script],
+        "[stop]\ntimeout = \"1h\"\n",
+    );
+    let mut run = definition.up();
+    run.signal(Signal::SIGINT);
+    let mut asked = [0; 6];
+    run.stdout.read_exact(&mut asked).expect("the box hears");
+    run.signal(Signal::SIGINT);
+    assert_eq!(run.end().0.code(), Some(128 + 9));
+    definition.assert_nothing_is_left();
+}
+
+#[test]
+fn a_box_runs_once() {
+    let definition = Definition::shell("once", WAIT);
+    let run = definition.up();
+    let second = definition.output();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(said.contains(&definition.name), "{said}");
+    // The first one did not notice.
+    assert!(cgroup::is_populated(&definition.document().cgroup).expect("its state"));
+    run.signal(Signal::SIGQUIT);
+    assert_eq!(run.end().0.code(), Some(128 + 9));
+}
+
+#[test]
+fn a_box_whose_boxctl_is_killed_dies_and_does_not_stand_in_the_way() {
+    let definition = Definition::shell("orphan", WAIT);
+    let run = definition.up();
+    let cgroup = definition.document().cgroup;
+    run.signal(Signal::SIGKILL);
+    run.end();
+    eventually("the box dies with boxctl", || {
+        !cgroup::is_populated(&cgroup).expect("its state")
+    });
+    let run = definition.up();
+    run.signal(Signal::SIGQUIT);
+    run.end();
+    definition.assert_nothing_is_left();
+}
+
+#[test]
+fn a_launch_that_fails_says_why_and_leaves_nothing() {
+    let missing = Definition::new("missing", &["/nonexistent"], "");
+    let stranger = Definition::new("stranger", &["true"], "[security]\nusers = \"host\"\n");
+    let file = stranger
+        .directory
+        .path()
+        .join(format!("{}.toml", stranger.name));
+    let text = fs::read_to_string(&file).expect("readable");
+    fs::write(&file, format!("user = \"nobody-of-that-name\"\n{text}")).expect("written");
+    for (definition, word, status) in [
+        (missing, "/nonexistent", 203),
+        (stranger, "nobody-of-that-name", 217),
+    ] {
+        let output = definition.output();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(word), "{said}");
+        assert_eq!(output.status.code(), Some(status), "{said}");
+        definition.assert_nothing_is_left();
+    }
+}
