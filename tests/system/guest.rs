@@ -1,8 +1,8 @@
 //! What a test can do in its machine, and ask of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -158,7 +158,7 @@ pub fn journal(name: &str) -> String {
 /// What the box itself printed, in order.
 pub fn printed(name: &str) -> Vec<String> {
     must(&format!(
-        "journalctl --sync; journalctl --no-pager -o cat -u box@{name} BOX_NAME={name} + _TRANSPORT=nothing"
+        "journalctl --sync; journalctl --no-pager -o cat -u box@{name} BOX_STREAM=stdout BOX_STREAM=stderr"
     ))
     .lines()
     .map(str::to_owned)
@@ -235,23 +235,117 @@ pub fn boots() -> u32 {
 /// Everything a box could leave behind, each thing as a line: mounts, cgroups, units, namespaces, keys, files,
 /// and what long-lived processes hold open.
 pub fn everything() -> BTreeSet<String> {
-    let script = r#"
-        cut -d' ' -f4,5,6 /proc/self/mountinfo | sed 's/^/mount /'
-        find /sys/fs/cgroup -type d | sed 's/^/cgroup /'
-        systemctl list-units --all --plain --no-legend 'box*' | awk '{ print "unit", $1, $3, $4 }'
-        # The kernel's own: a namespace that only a mount or a descriptor keeps is seen there.
-        lsns --noheadings --output TYPE,NS,PATH | sed 's/^/namespace /'
-        awk '{ print "key", $8, $9, $6 }' /proc/keys
-        find /etc /run /var /srv /tmp /dev -xdev -path /run/log -prune -o -path /var/log -prune \
-            -o -path '/run/systemd/journal/streams' -prune -o -path /run/lab-script -prune \
-            -o -path '/run/systemd/units' -prune -o -path '/run/systemd/transient' -prune \
-            -o -path '/var/cache/ldconfig' -prune -o -printf 'file %p %U:%G %m\n'
-        for name in systemd dbus-daemon systemd-journal systemd-logind; do
-            pid=$(pgrep -o -x $name) || continue
-            for fd in /proc/$pid/fd/*; do readlink $fd; done | sed 's/[0-9]\+/N/g' | sort | uniq -c | sed "s/^/open $name /"
-        done
-    "#;
-    must(script).lines().map(str::to_owned).collect()
+    let mut all = BTreeSet::new();
+    for line in read("/proc/self/mountinfo").lines() {
+        let fields: Vec<_> = line.split(' ').collect();
+        all.insert(format!("mount {} {}", fields[3], fields[4]));
+    }
+    walk(Path::new("/sys/fs/cgroup"), &mut |path, metadata| {
+        if metadata.is_dir() {
+            all.insert(format!("cgroup {}", path.display()));
+        }
+    });
+    for line in must("systemctl list-units --all --plain --no-legend 'box*'").lines() {
+        let fields: Vec<_> = line.split_whitespace().take(4).collect();
+        all.insert(format!("unit {}", fields.join(" ")));
+    }
+    for line in read("/proc/keys").lines() {
+        let fields: Vec<_> = line.split_whitespace().skip(4).collect();
+        all.insert(format!("key {}", fields.join(" ")));
+    }
+    for process in fs::read_dir("/proc")
+        .expect("processes can be listed")
+        .flatten()
+    {
+        if !process
+            .file_name()
+            .to_string_lossy()
+            .starts_with(|first: char| first.is_ascii_digit())
+        {
+            continue;
+        }
+        // A process may end while it is looked at.
+        for namespace in fs::read_dir(process.path().join("ns"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            if let Ok(link) = fs::read_link(namespace.path()) {
+                all.insert(format!("namespace {}", link.display()));
+            }
+        }
+        let Ok(command) = fs::read_to_string(process.path().join("comm")) else {
+            continue;
+        };
+        let command = command.trim_end();
+        if [
+            "systemd",
+            "dbus-daemon",
+            "systemd-journal",
+            "systemd-logind",
+        ]
+        .contains(&command)
+        {
+            let mut open = BTreeMap::new();
+            for descriptor in fs::read_dir(process.path().join("fd"))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                if let Ok(link) = fs::read_link(descriptor.path()) {
+                    let kind = link
+                        .to_string_lossy()
+                        .replace(|c: char| c.is_ascii_digit(), "");
+                    *open.entry(kind).or_insert(0) += 1;
+                }
+            }
+            for (kind, number) in open {
+                all.insert(format!("open in {command}: {number} {kind}"));
+            }
+        }
+    }
+    for top in ["/etc", "/run", "/var", "/srv", "/tmp", "/dev", "/mnt"] {
+        walk(Path::new(top), &mut |path, metadata| {
+            let path = path.display().to_string();
+            if !NOT_OURS.iter().any(|not_ours| path.starts_with(not_ours)) {
+                let (uid, gid, mode) = (metadata.uid(), metadata.gid(), metadata.mode());
+                all.insert(format!("file {path} {uid}:{gid} {mode:o}"));
+            }
+        });
+    }
+    all
+}
+
+/// Files that come and go without any box, and the id ranges, which are a box's for good.
+const NOT_OURS: [&str; 10] = [
+    "/var/lib/boxd/ids/",
+    "/run/log/",
+    "/run/lab-script",
+    "/run/systemd/journal/",
+    "/run/systemd/units/",
+    "/run/systemd/transient/",
+    "/run/systemd/generator",
+    "/run/udev/",
+    "/var/log/",
+    "/var/lib/systemd/",
+];
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Visits everything below a folder, on other file systems too; what vanishes meanwhile is left out.
+fn walk(folder: &Path, visit: &mut impl FnMut(&Path, &fs::Metadata)) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(metadata) = fs::symlink_metadata(&path) else {
+            continue;
+        };
+        visit(&path, &metadata);
+        if metadata.is_dir() {
+            walk(&path, visit);
+        }
+    }
 }
 
 /// Asserts that nothing came and nothing went between two looks at [`everything`]. What is still going away gets

@@ -19,6 +19,7 @@ fn hello_runs_right_after_the_installation_and_only_when_asked() {
 #[test]
 fn a_started_box_is_active_and_its_payload_stands_in_its_own_scope() {
     define_script("web", "exec sleep infinity", "description = 'Shop front'");
+    must("systemctl daemon-reload");
     start("web");
     assert_eq!(property(&unit("web"), "ActiveState"), "active");
     assert_eq!(property(&unit("web"), "Description"), "Shop front");
@@ -115,11 +116,11 @@ fn awkward_output_arrives_whole() {
     start("talk");
     wait_for_line("talk", "end");
     let length = must(
-        "journalctl --sync; journalctl --no-pager -a -o cat -u box@talk BOX_NAME=talk | tr -dc x | wc -c",
+        "journalctl --sync; journalctl --no-pager -a -o cat -u box@talk BOX_STREAM=stdout | tr -dc x | wc -c",
     );
     assert_eq!(length, "20000");
     let bytes = must(
-        "journalctl --no-pager -o export -u box@talk BOX_NAME=talk | LC_ALL=C grep -a -c \"$(printf 'a\\001b\\377c')\"",
+        "journalctl --no-pager -o export -u box@talk BOX_STREAM=stdout | LC_ALL=C grep -a -c \"$(printf 'a\\001b\\377c')\"",
     );
     assert_eq!(bytes, "1");
 }
@@ -139,7 +140,6 @@ fn systemd_sees_the_exit_status_of_the_payload() {
             property(&unit(name), "ActiveState") != "deactivating"
         });
         assert_eq!(property(&unit(name), "Result"), result, "{name}");
-        assert_eq!(property(&unit(name), "ExecMainCode"), "1", "{name}");
         assert_eq!(property(&unit(name), "ExecMainStatus"), status, "{name}");
     }
 }
@@ -241,7 +241,7 @@ fn what_the_first_process_leaves_behind_ends_with_it() {
     define_script("parent", "setsid sleep 12345 & sleep 1; exit 0", "");
     start("parent");
     wait_for_state(&unit("parent"), "inactive");
-    assert_eq!(must("pgrep -f 'sleep 12345' | wc -l"), "0");
+    assert_eq!(must("pgrep -f '[s]leep 12345' | wc -l"), "0");
 }
 
 /// A mistake in a definition is said in the unit's own words, not as a closed stream.
@@ -250,11 +250,12 @@ fn a_command_that_cannot_be_executed_fails_the_unit_with_that_sentence() {
     define("missing", "command = ['/usr/bin/no-such-program']");
     let journal = start_refused("missing");
     assert!(journal.contains("/usr/bin/no-such-program"), "{journal}");
-    assert!(journal.contains("No such file or directory"), "{journal}");
+    assert!(journal.contains("no such file"), "{journal}");
 
     define("plain", "command = ['/usr/lib/os-release']");
     let journal = start_refused("plain");
-    assert!(journal.contains("Permission denied"), "{journal}");
+    assert!(journal.contains("/usr/lib/os-release"), "{journal}");
+    assert!(journal.contains("not executable"), "{journal}");
 
     define(
         "nobody-here",

@@ -1,7 +1,8 @@
 //! Many at once and many after each other. Tests here get more time.
 
 use crate::guest::{
-    define_script, everything, must, nothing_left, property, start, status, stop, unit,
+    define_script, everything, must, nothing_left, property, sh, start, status, stop, unit,
+    wait_for,
 };
 
 /// A host that boots starts all its boxes at the same moment: all come up, none shares an id.
@@ -62,4 +63,39 @@ fn two_hundred_cycles_leave_nothing_behind() {
     for (now, then) in objects().iter().zip(&kernel) {
         assert!(now - then < 150, "{kernel:?} became {:?}", objects());
     }
+}
+
+/// `boxd run` killed at any moment: no orphan, no leftover, the next start works.
+#[test]
+fn a_launch_killed_at_any_moment_leaves_nothing() {
+    define_script("web", "exec sleep 77777", "");
+    start("web");
+    stop("web");
+    let before = everything();
+    for step in 0..25 {
+        let _ = sh("systemctl start --no-block box@web");
+        // Spread over the whole launch: the moments differ with every machine anyway.
+        let delay = f64::from(step) * 0.03;
+        let _ = sh(&format!(
+            "sleep {delay}; pid=$(systemctl show --value -p MainPID box@web); test \"$pid\" != 0 && kill -KILL $pid"
+        ));
+        wait_for("the start has ended", || {
+            !["activating", "deactivating"]
+                .contains(&property(&unit("web"), "ActiveState").as_str())
+        });
+        must("systemctl stop box@web; systemctl reset-failed");
+        assert_eq!(
+            must("pgrep -f '[s]leep 77777' | wc -l"),
+            "0",
+            "after {delay} s"
+        );
+        assert_eq!(
+            must("find /sys/fs/cgroup -name box-web.scope | wc -l"),
+            "0",
+            "after {delay} s"
+        );
+    }
+    nothing_left(&before);
+    start("web");
+    assert_eq!(property(&unit("web"), "ActiveState"), "active");
 }
