@@ -183,11 +183,18 @@ impl<'a> Settling<'a> {
     ///
     /// systemd refused the scope, a limit's controller is missing, or the child failed.
     pub fn stand(self) -> Result<Standing<'a>, Error> {
-        let Settling { plan, child, scope } = self;
-        // A child that failed has no place any more; then its reason is the reason.
-        scope
-            .map_or(Ok(()), |scope| scope.finish(plan, &child))
-            .map_err(|error| child.failure().unwrap_or(Error::Scope(error)))?;
+        let Settling {
+            plan,
+            mut child,
+            scope,
+        } = self;
+        if let Err(error) = scope.map_or(Ok(()), |scope| scope.finish(plan, &child)) {
+            if let systemd::Error::Exists { .. } = error {
+                child.disowns();
+            }
+            // A child that failed has no place any more; then its reason is the reason.
+            return Err(child.failure().unwrap_or(Error::Scope(error)));
+        }
         let (pid, _) = child.process();
         let cgroup = cgroup::of_process(pid.as_raw()).map_err(Error::Cgroup)?;
         if !cgroup.ends_with(&plan.scope.unit) && !cgroup.ends_with(plain_name(&plan.name)) {

@@ -58,6 +58,11 @@ impl<'a> Unfinished<'a> {
         self.cgroup = Some((cgroup.to_owned(), made_by));
     }
 
+    /// The cgroup is somebody else's after all.
+    pub fn disowns(&mut self) {
+        self.cgroup = None;
+    }
+
     /// Sends a message.
     pub fn say(&self, message: &ToChild, descriptors: &[BorrowedFd<'_>]) -> Result<(), Error> {
         match self.end.send(message, descriptors) {
