@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -23,6 +24,9 @@ pub const PARENT: &str = "/run/boxd";
 pub const PLAN: &str = "plan.json";
 /// Name of the file that holds the [`Document`].
 pub const DOCUMENT: &str = "document.json";
+
+/// A launcher that was killed may leave a child that has not closed the lock yet, and dies of it now.
+const LAST_BREATH: Duration = Duration::from_millis(500);
 
 /// Most bytes of a file that is read back.
 const FILE_MAX: u64 = 16 << 20;
@@ -85,6 +89,7 @@ impl RunDirectory {
                 source,
             }
         };
+        let begin = Instant::now();
         loop {
             match fs::DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {}
@@ -104,6 +109,10 @@ impl RunDirectory {
             };
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
+                Err(Errno::WOULDBLOCK) if begin.elapsed() < LAST_BREATH => {
+                    std::thread::sleep(Duration::from_millis(2));
+                    continue;
+                }
                 Err(Errno::WOULDBLOCK) => return Err(Error::Busy { name: name.clone() }),
                 Err(errno) => return Err(failed("lock")(errno.into())),
             }
