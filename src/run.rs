@@ -12,6 +12,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use nix::sys::signal::{SigSet, Signal};
+
 use crate::definition::{self, Definition, Layers, LoadError, RootSource, Users};
 use crate::handover::{self, Document};
 use crate::host;
@@ -132,6 +134,8 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
     if !notify::is_listening() {
         return Err(Error::NoService { name: name.clone() });
     }
+    // The word of an upgrade is for the supervisor, and waits for it.
+    hold(&[Signal::SIGUSR1]);
     let kept = kept_descriptors();
     if is_whole(name, &kept) {
         return supervise_again(name);
@@ -294,8 +298,20 @@ fn forget<'a>(names: impl Iterator<Item = &'a str>) {
     }
 }
 
+/// What a supervisor answers to: these wait from here to its first look at them.
+const FOR_THE_SUPERVISOR: &[Signal] = &[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// Lets these signals wait; execve(2) keeps the mask and what waits.
+fn hold(signals: &[Signal]) {
+    // It fails for an unknown way of setting alone, and without it a signal only ends this service sooner.
+    if let Err(errno) = SigSet::from_iter(signals.iter().copied()).thread_block() {
+        tracing::warn!("cannot let signals wait: {errno}");
+    }
+}
+
 /// Becomes the supervisor with what systemd kept, where it lies.
 fn supervise_again(name: &Name) -> Result<Infallible, Error> {
+    hold(FOR_THE_SUPERVISOR);
     let program = supervisor();
     nix::unistd::execve(&program, &arguments(name), &environment(None)).map_err(|errno| {
         Error::Supervisor {
@@ -307,6 +323,7 @@ fn supervise_again(name: &Name) -> Result<Infallible, Error> {
 
 /// Becomes the supervisor with the descriptors of the launch.
 fn supervise(supervisor: &CString, name: &Name, descriptors: Named) -> Result<Infallible, Error> {
+    hold(FOR_THE_SUPERVISOR);
     let names: Vec<&str> = descriptors.iter().map(|(name, _)| *name).collect();
     let environment = environment(Some(&names));
     let descriptors = descriptors.into_iter().map(|(_, fd)| fd).collect();

@@ -35,7 +35,7 @@ impl Clock {
 pub fn boxes(report: &Report, clock: &Clock, look: Look) -> String {
     let mut result = String::new();
     if report.boxes.is_empty() {
-        result.push_str("No boxes. Describe one in /etc/boxd/NAME.toml; boxd.toml(5) tells how.\n");
+        result.push_str("No boxes. Describe one in /etc/boxd/NAME.toml; box.toml(5) tells how.\n");
     } else {
         let rows: Vec<Vec<Cell>> = report
             .boxes
