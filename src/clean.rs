@@ -153,6 +153,7 @@ pub fn clear(name: &Name, directory: &RunDirectory) -> Result<bool, Error> {
 pub fn is_running(directory: &RunDirectory) -> bool {
     directory
         .document()
+        .filter(|_| directory.is_confirmed())
         .is_some_and(|document| cgroup::is_populated(&document.cgroup).unwrap_or(false))
 }
 

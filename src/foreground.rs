@@ -150,6 +150,11 @@ fn watch(
         .map_err(launch_failed)?;
     directory.write(plan, &run::document(definition, plan, &standing))?;
     let launched = standing.go(Lifetime::Launchers).map_err(launch_failed)?;
+    if let Err(error) = directory.confirm() {
+        let _ = launched.kill();
+        clear_away(name, &launched)?;
+        return Err(error.into());
+    }
 
     let mut watch = Watch {
         plan,
@@ -289,9 +294,7 @@ impl Watch<'_> {
 
     fn kill(&mut self) {
         self.stage = Stage::Killed;
-        // The first process takes its whole pid namespace with it; the cgroup holds what entered it since.
-        let _ = sys::send_signal(self.launched.pidfd.as_fd(), libc::SIGKILL);
-        if let Err(error) = cgroup::kill(&self.launched.cgroup) {
+        if let Err(error) = self.launched.kill() {
             (self.notice)(&crate::journal::chain(&error));
         }
     }

@@ -238,6 +238,15 @@ impl Standing<'_> {
     }
 }
 
+impl Launched {
+    /// Ends the box at once, as far as the kernel lets us.
+    pub fn kill(&self) -> Result<(), cgroup::Error> {
+        // The first process takes its whole pid namespace with it; the cgroup holds what entered it since.
+        let _ = sys::send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+        cgroup::kill(&self.cgroup)
+    }
+}
+
 impl AskedFor {
     fn finish(self, plan: &Plan, child: &Unfinished<'_>) -> Result<(), systemd::Error> {
         self.manager

@@ -19,7 +19,7 @@ use crate::handover::{self, Document};
 use crate::host;
 use crate::identity;
 use crate::launch::run_directory::{self, RunDirectory};
-use crate::launch::{self, Launched, Lifetime, Place, Standing, Stdio};
+use crate::launch::{self, Lifetime, Place, Standing, Stdio};
 use crate::name::Name;
 use crate::plan::{self, Plan, Problem};
 use crate::systemd::notify;
@@ -250,10 +250,14 @@ fn start(definition: &Definition, plan: &Plan, directory: &RunDirectory) -> Resu
         source,
     })?;
 
-    let Launched { pidfd, .. } = standing.go(Lifetime::Own).map_err(launch_failed)?;
+    let launched = standing.go(Lifetime::Own).map_err(launch_failed)?;
+    if let Err(error) = directory.confirm() {
+        let _ = launched.kill();
+        return Err(error.into());
+    }
     Ok(vec![
         (handover::FD_DOCUMENT, sealed),
-        (handover::FD_PROCESS, pidfd),
+        (handover::FD_PROCESS, launched.pidfd),
         (handover::FD_STDOUT, output.stdout),
         (handover::FD_STDERR, output.stderr),
     ])

@@ -62,8 +62,11 @@ impl Definition {
         Run { child, stdout }
     }
 
+    /// It is there soon after the payload has begun.
     fn document(&self) -> Document {
-        let json = fs::read(self.run_directory().join("document.json")).expect("it runs");
+        let path = self.run_directory().join("document.json");
+        eventually("the box is confirmed", || path.exists());
+        let json = fs::read(path).expect("readable");
         handover::understand(&json).expect("a document")
     }
 

@@ -22,8 +22,10 @@ use crate::plan::Plan;
 pub const PARENT: &str = "/run/boxd";
 /// Name of the file that holds the [`Plan`].
 pub const PLAN: &str = "plan.json";
-/// Name of the file that holds the [`Document`].
+/// Name of the file that holds the [`Document`] of a box that runs.
 pub const DOCUMENT: &str = "document.json";
+/// Its name until the payload has been executed.
+const LAUNCHING: &str = "launching.json";
 
 /// A launcher that was killed may leave a child that has not closed the lock yet, and dies of it now.
 const LAST_BREATH: Duration = Duration::from_millis(500);
@@ -130,18 +132,35 @@ impl RunDirectory {
     /// The document of the box that was launched last and not cleared away, if there is one that can be
     /// understood.
     pub fn document(&self) -> Option<Document> {
-        let json = read(&self.path.join(DOCUMENT))?;
-        crate::handover::understand(&json).ok()
+        [DOCUMENT, LAUNCHING].iter().find_map(|file| {
+            let json = read(&self.path.join(file))?;
+            crate::handover::understand(&json).ok()
+        })
     }
 
-    /// Writes what the box is, the document last: where it is, all is.
+    /// Whether that box was launched to the end. One that was not dies with its launcher.
+    pub fn is_confirmed(&self) -> bool {
+        self.path.join(DOCUMENT).exists()
+    }
+
+    /// Writes what the box is, before its payload begins.
     ///
     /// # Errors
     ///
     /// [`Error::Write`] when `/run` is full, above all.
     pub fn write(&self, plan: &Plan, document: &Document) -> Result<(), Error> {
         self.write_file(PLAN, plan)?;
-        self.write_file(DOCUMENT, document)
+        self.write_file(LAUNCHING, document)
+    }
+
+    /// The payload has been executed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`].
+    pub fn confirm(&self) -> Result<(), Error> {
+        let path = self.path.join(DOCUMENT);
+        fs::rename(self.path.join(LAUNCHING), &path).map_err(|source| Error::Write { path, source })
     }
 
     /// Removes the directory with all in it.

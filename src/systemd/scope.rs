@@ -115,6 +115,9 @@ pub(super) fn properties<'a>(
     if let Some(service) = &scope.before {
         // What starts first stops last: at shutdown the service, with its supervisor, stops before the scope.
         properties.push(("Before", Variant::from(vec![service.as_str()])));
+        // Stopped with its service, even while that waits for its next supervisor and would run nothing any more.
+        // A restart does not reach it, as systemd starts no scope twice: so a recovery leaves it alone.
+        properties.push(("PartOf", Variant::from(vec![service.as_str()])));
     }
     properties.extend(scope.limits.iter().map(limit));
     properties
@@ -221,6 +224,7 @@ mod tests {
         ];
         let limits = [
             ("Before", "as"),
+            ("PartOf", "as"),
             ("MemoryMax", "t"),
             ("MemoryHigh", "t"),
             ("MemorySwapMax", "t"),

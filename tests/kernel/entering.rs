@@ -108,6 +108,7 @@ impl Running {
         };
         let directory = RunDirectory::claim(&plan.name).expect("claimed");
         directory.write(&plan, &document).expect("written");
+        directory.confirm().expect("confirmed");
         built
             .end
             .send(&ToChild::Go(Lifetime::Own), &[])
