@@ -55,7 +55,7 @@ pub enum Error {
 pub enum Outcome {
     /// Nothing of it is left.
     Removed,
-    /// It runs on, for the supervisor that comes next.
+    /// It stays as it is, for the supervisor that comes next.
     Left,
     /// It belongs to another process: one in the foreground.
     Others,
@@ -101,7 +101,9 @@ pub fn clean(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
         Err(run_directory::Error::Busy { .. }) => return Ok(Outcome::Others),
         Err(error) => return Err(error.into()),
     };
-    if ending.is_accident() && is_running(&directory) && !is_stop_wanted(name) {
+    // Ended or not: how it ended is the next supervisor's to report, or `Restart=` would be asked about a signal
+    // that was not the box's.
+    if ending.is_accident() && directory.document().is_some() && !is_stop_wanted(name) {
         return Ok(Outcome::Left);
     }
     match clear(name, &directory) {

@@ -174,7 +174,7 @@ fn the_hosts_usr_is_read_only_where_it_cannot_be_idmapped() {
 fn a_directory_that_cannot_be_idmapped_is_refused() {
     let before = a_used_machine();
     must(
-        "mkdir -p /mnt/a /mnt/b /mnt/live; mount -t overlay overlay -o lowerdir=/mnt/a:/mnt/b /mnt/live",
+        "mkdir -p /mnt/a/usr /mnt/b /mnt/live; mount -t overlay overlay -o lowerdir=/mnt/a:/mnt/b /mnt/live",
     );
     define(
         "live",
@@ -197,15 +197,14 @@ fn a_directory_that_cannot_be_idmapped_is_refused() {
 fn a_full_var_is_said_and_survived() {
     define_script("web", "exec sleep infinity", "");
     define_script("kept", "exec sleep infinity", "[root]\nwrites = 'keep'");
-    must(
-        "mount -t tmpfs -o size=64k,mode=700 tmpfs /var/lib/boxd; head -c 1000000 /dev/zero > /var/lib/boxd/fill || true",
-    );
+    // Its root is the one file such a file system may hold.
+    must("mount -t tmpfs -o size=64k,nr_inodes=1,mode=700 tmpfs /var/lib/boxd");
     for name in ["web", "kept"] {
         let journal = start_refused(name);
         assert!(journal.contains("No space left on device"), "{journal}");
         assert!(journal.contains("/var/lib/boxd"), "{journal}");
     }
-    must("rm /var/lib/boxd/fill; systemctl reset-failed");
+    must("mount -o remount,nr_inodes=1000 /var/lib/boxd; systemctl reset-failed");
     start("web");
     stop("web");
     must("umount /var/lib/boxd");

@@ -11,6 +11,7 @@ mod files;
 mod life;
 mod limits;
 mod operator;
+mod package;
 mod separation;
 mod slow;
 mod supervisor;

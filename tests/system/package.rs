@@ -1,0 +1,80 @@
+//! The package: what it brings, and what it leaves when it goes.
+
+use crate::guest::{
+    define_script, must, pid, property, sh, start, unit, wait_for, wait_for_line, wait_for_state,
+};
+
+/// An upgrade is no reason to stop a box: the new supervisor takes the old one's place.
+#[test]
+fn an_upgrade_leaves_boxes_running_under_the_new_supervisor() {
+    define_script(
+        "web",
+        "i=0; while :; do echo tick $i; i=$((i+1)); sleep 0.2; done",
+        "",
+    );
+    start("web");
+    let payload = pid("web");
+    let supervisor = property(&unit("web"), "MainPID");
+    let program = |pid: &str| must(&format!("stat -L -c %i /proc/{pid}/exe"));
+    let before = program(&supervisor);
+    must("dpkg -i /payload/boxd_*.deb");
+    wait_for("the new supervisor", || {
+        let now = property(&unit("web"), "MainPID");
+        now != "0" && program(&now) != before
+    });
+    assert_eq!(property(&unit("web"), "ActiveState"), "active");
+    assert_eq!(property(&unit("web"), "NRestarts"), "0");
+    assert_eq!(pid("web"), payload);
+    let seen = crate::guest::printed("web").len();
+    wait_for("more output", || {
+        crate::guest::printed("web").len() > seen + 3
+    });
+    for (number, line) in crate::guest::printed("web").iter().enumerate() {
+        assert_eq!(*line, format!("tick {number}"));
+    }
+}
+
+/// Removing the package stops the boxes in their own way first; purging it removes what they kept.
+#[test]
+fn a_removed_package_leaves_no_box_and_a_purged_one_nothing() {
+    define_script(
+        "web",
+        "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.2; done",
+        "[root]\nwrites = 'keep'",
+    );
+    start("web");
+    wait_for_line("web", "up");
+    must("dpkg --remove boxd");
+    wait_for_state(&unit("web"), "inactive");
+    assert!(
+        crate::guest::journal("web").contains("bye"),
+        "{}",
+        crate::guest::journal("web")
+    );
+    assert_eq!(property("box-web.scope", "ActiveState"), "inactive");
+    assert_eq!(property("box.slice", "ActiveState"), "inactive");
+    must("test -e /var/lib/boxd/boxes/web && test -e /etc/boxd/web.toml");
+    must("dpkg --purge boxd");
+    must("test ! -e /var/lib/boxd && test ! -e /run/boxd");
+    assert_eq!(sh("systemctl start box@web").status, 5, "the unit is gone");
+}
+
+/// `journalctl -x` explains what happened to a box.
+#[test]
+fn journal_entries_are_explained() {
+    define_script("web", "sleep 1", "");
+    start("web");
+    wait_for_state(&unit("web"), "inactive");
+    let explained = must("journalctl --sync; journalctl --no-pager -x -u box@web");
+    assert!(explained.contains("Box web runs"), "{explained}");
+}
+
+/// The manual is there, and says what the program says.
+#[test]
+fn the_manual_is_installed() {
+    for page in ["man1/boxctl.1", "man5/box.toml.5", "man8/boxd.8"] {
+        // The lab's machine has no manual pages; the package has them.
+        let listed = must("dpkg-deb --contents /payload/boxd_*.deb");
+        assert!(listed.contains(page), "{page}: {listed}");
+    }
+}
