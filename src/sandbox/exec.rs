@@ -49,7 +49,7 @@ pub enum Error {
     NotAFile(PathBuf),
     /// The permission bits.
     #[error(
-        "cannot execute {path:?}: uid {uid} may not; its mode is {mode:03o} and its owner {owner}"
+        "cannot execute {path:?}: not executable for uid {uid}: its mode is {mode:03o} and its owner {owner}"
     )]
     NotExecutable {
         /// Inside the box.
@@ -312,7 +312,7 @@ mod tests {
             (PathBuf::from("/dev/null"), "it is not a regular file"),
             (
                 file(&directory, "plain", "#!/bin/sh\n", 0o644),
-                "uid 0 may not; its mode is 644 and its owner 0",
+                "not executable for uid 0: its mode is 644 and its owner 0",
             ),
             (
                 file(&directory, "script", "#! /no/such/shell -x\n", 0o755),

@@ -50,7 +50,7 @@ fn a_command_that_does_not_run_says_why() {
         ("/etc", r#"cannot execute "/etc": it is a directory"#),
         (
             "/etc/passwd",
-            r#"cannot execute "/etc/passwd": uid 0 may not; its mode is 644 and its owner 0"#,
+            r#"cannot execute "/etc/passwd": not executable for uid 0: its mode is 644 and its owner 0"#,
         ),
         (
             "/script",
