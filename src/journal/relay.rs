@@ -26,7 +26,8 @@
 //! Each line is one entry: `PRIORITY=` from the line's `<n>`, else 6 (info) for both streams, as
 //! `SyslogLevel=` of systemd.exec(5) has it, since much that goes to standard error is no error;
 //! `SYSLOG_IDENTIFIER=` and `BOX_NAME=` the box's name; `BOX_STREAM=stdout` or `stderr`; `BOX_LINE_BREAK=`
-//! where a line was cut, see [`Cut`]. `MESSAGE=` comes last and holds no newline, so an
+//! where a line was cut, see [`Cut`]; `OBJECT_SYSTEMD_UNIT=` the unit, by which `journalctl -u` finds what came
+//! from a process that was gone when journald asked for its cgroup. `MESSAGE=` comes last and holds no newline, so an
 //! entry in the outlet ends with the line that begins so.
 
 use std::collections::VecDeque;
@@ -165,7 +166,7 @@ impl Stream {
                 .seek(SeekFrom::Start(offset))
                 .map_err(failed("set the offset in the outlet"))?;
         }
-        let mut header = Vec::with_capacity(48 + 2 * box_name.len());
+        let mut header = Vec::with_capacity(96 + 3 * box_name.len());
         for part in [
             "SYSLOG_IDENTIFIER=",
             box_name,
@@ -173,7 +174,9 @@ impl Stream {
             box_name,
             "\nBOX_STREAM=",
             stream_name,
-            "\n",
+            "\nOBJECT_SYSTEMD_UNIT=box@",
+            box_name,
+            ".service\n",
         ] {
             header.extend_from_slice(part.as_bytes());
         }
@@ -510,7 +513,7 @@ mod tests {
         bench.write(b"hello\n<3>wrong\n\nhalf");
         let (mut stream, mut socket) = (bench.stream(), Socket::to(&bench.path));
         let entries = bench.all(&mut stream, &mut socket);
-        let header = "SYSLOG_IDENTIFIER=web\nBOX_NAME=web\nBOX_STREAM=stdout\n";
+        let header = "SYSLOG_IDENTIFIER=web\nBOX_NAME=web\nBOX_STREAM=stdout\nOBJECT_SYSTEMD_UNIT=box@web.service\n";
         let expected = [
             format!("PRIORITY=6\n{header}MESSAGE=hello\n"),
             format!("PRIORITY=3\n{header}MESSAGE=wrong\n"),

@@ -88,7 +88,7 @@ pub(crate) fn sockets(
 
 impl ParentEnd {
     /// Sends a message with descriptors. More descriptors than a datagram carries go in several messages of
-    /// the same kind, which [`ChildEnd::receive_mounts`] puts together.
+    /// the same kind, which the child puts together.
     pub fn send(&self, message: &ToChild, descriptors: &[BorrowedFd<'_>]) -> Result<(), Error> {
         let mut groups = descriptors.chunks(DESCRIPTORS_MAX);
         self.0.send(message, groups.next().unwrap_or(&[]))?;

@@ -33,7 +33,7 @@ const KILL_AGAIN: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// For the last entry, when everything else is done.
-const LAST_WORD: Duration = Duration::from_secs(1);
+const LAST_WORD: Duration = Duration::from_secs(10);
 
 /// Own entries that wait for the journal; older ones give way.
 const OUTBOX: usize = 32;
@@ -470,6 +470,8 @@ impl EventLoop {
     /// Moves output to the journal, as far as both sides go along.
     fn relay(&mut self) {
         let draining = matches!(self.state.phase, Phase::Draining { .. });
+        let sent = |kept: &Kept| (kept.stdout, kept.stderr);
+        let before = sent(&self.received.kept);
         self.send_outbox();
         for index in 0..STREAMS.len() {
             while self.flows[index] == Flow::Turn {
@@ -482,6 +484,9 @@ impl EventLoop {
         if !self.flows.contains(&Flow::Turn) {
             // An idle supervisor holds no buffers.
             self.buffers = Buffers::default();
+        }
+        if sent(&self.received.kept) != before {
+            self.event(Event::OutputTaken);
         }
         if draining && self.flows == [Flow::Nothing; 2] && self.outbox.is_empty() {
             self.event(Event::OutputSent);

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::policy::{DRAIN_WAIT, Exit, KILL_WAIT, Killed, Notice, Outcome, Result};
+use super::policy::{Exit, KILL_WAIT, Killed, Notice, Outcome, Result};
 use super::process::signal_name;
 use crate::journal::native::field;
 
@@ -124,7 +124,7 @@ impl Message {
                 "bb7d8d4b986042e59a648b212b0bbec8",
                 format!(
                     "box {}: {bytes} bytes of its output are dropped: the journal did not take them \
-                     within {DRAIN_WAIT:?}",
+                     in time",
                     subject.name
                 ),
             )
@@ -163,6 +163,9 @@ impl Message {
         field(&mut entry, "SYSLOG_IDENTIFIER", IDENTIFIER);
         field(&mut entry, "MESSAGE_ID", self.id.as_bytes());
         field(&mut entry, "BOX_NAME", box_name.as_bytes());
+        // `journalctl -u` finds by it what came from a process that was gone when journald asked for its cgroup.
+        let unit = ["box@", box_name, ".service"].concat();
+        field(&mut entry, "OBJECT_SYSTEMD_UNIT", unit.as_bytes());
         if let Some(outcome) = self.outcome {
             field(&mut entry, "BOX_RESULT", outcome.result.as_str().as_bytes());
             let (code, status) = match outcome.exit {
@@ -326,7 +329,7 @@ mod tests {
         assert_eq!(
             String::from_utf8(message.entry("web")).expect("is text"),
             "PRIORITY=4\nSYSLOG_IDENTIFIER=box-supervisor\n\
-             MESSAGE_ID=3791e04bc2bb4303996efe9b2b2dc398\nBOX_NAME=web\nBOX_RESULT=signal\n\
+             MESSAGE_ID=3791e04bc2bb4303996efe9b2b2dc398\nBOX_NAME=web\nOBJECT_SYSTEMD_UNIT=box@web.service\nBOX_RESULT=signal\n\
              EXIT_CODE=killed\nEXIT_STATUS=ABRT\nMESSAGE=box web was ended by SIGABRT\n"
         );
     }

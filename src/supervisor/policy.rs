@@ -27,8 +27,11 @@ use std::time::Duration;
 /// From the kill of all to the admission that the kernel does not let go of them.
 pub const KILL_WAIT: Duration = Duration::from_secs(10);
 
-/// For the output that is left when the box is gone: a journal that does not take it in this time is stuck.
+/// A journal that takes nothing for so long, of the output that is left when the box is gone, is stuck.
 pub const DRAIN_WAIT: Duration = Duration::from_secs(10);
+
+/// For all of that output, however slowly it is taken.
+pub const DRAIN_MAX: Duration = Duration::from_secs(60);
 
 /// A first process killed so soon after the kernel killed for memory was killed for memory.
 const OOM_WINDOW: Duration = Duration::from_secs(10);
@@ -85,8 +88,10 @@ pub enum Phase {
     },
     /// It is gone, and what it said is being sent.
     Draining {
-        /// Then the rest is dropped.
+        /// Then the rest is dropped, unless some of it is taken before.
         until: Duration,
+        /// Then it is dropped in any case.
+        last: Duration,
     },
     /// Nothing is left to do.
     Ended,
@@ -141,6 +146,8 @@ pub enum Event {
         /// So many since the last time.
         processes: u64,
     },
+    /// The journal has taken some output.
+    OutputTaken,
     /// All output is sent.
     OutputSent,
     /// The time of the phase has passed.
@@ -255,9 +262,9 @@ impl State {
     pub fn deadline(&self) -> Option<Duration> {
         match self.phase {
             Phase::Running | Phase::Ended => None,
-            Phase::Stopping { until } | Phase::Killing { until } | Phase::Draining { until } => {
-                Some(until)
-            }
+            Phase::Stopping { until }
+            | Phase::Killing { until }
+            | Phase::Draining { until, .. } => Some(until),
         }
     }
 
@@ -270,9 +277,9 @@ impl State {
             (Phase::Running, Event::Stop { heard }) => {
                 self.requested = true;
                 actions.push(Action::TellStopping(if heard {
-                    rules.timeout + KILL_WAIT + DRAIN_WAIT
+                    rules.timeout + KILL_WAIT + DRAIN_MAX
                 } else {
-                    KILL_WAIT + DRAIN_WAIT
+                    KILL_WAIT + DRAIN_MAX
                 }));
                 if heard {
                     self.phase = Phase::Stopping {
@@ -316,6 +323,10 @@ impl State {
                 }
                 self.drain(now);
             }
+            (Phase::Draining { last, .. }, Event::OutputTaken) => {
+                let until = last.min(now + DRAIN_WAIT);
+                self.phase = Phase::Draining { until, last };
+            }
             (Phase::Draining { .. }, Event::OutputSent) => self.end(rules, &mut actions),
             (Phase::Draining { .. }, Event::Deadline) => {
                 actions.push(Action::DropOutput);
@@ -328,12 +339,17 @@ impl State {
             (
                 Phase::Stopping { .. } | Phase::Killing { .. } | Phase::Draining { .. },
                 Event::Stop { .. },
-            ) => self.requested = true,
+            ) => {
+                if !self.requested {
+                    actions.push(Action::TellStopping(KILL_WAIT + DRAIN_MAX));
+                }
+                self.requested = true;
+            }
             (Phase::Draining { .. }, Event::Exited(_) | Event::Empty)
             | (Phase::Running, Event::Deadline)
             | (
                 Phase::Running | Phase::Stopping { .. } | Phase::Killing { .. },
-                Event::OutputSent,
+                Event::OutputSent | Event::OutputTaken,
             ) => {}
         }
         (self, actions)
@@ -372,6 +388,7 @@ impl State {
     fn drain(&mut self, now: Duration) {
         self.phase = Phase::Draining {
             until: now + DRAIN_WAIT,
+            last: now + DRAIN_MAX,
         };
     }
 
@@ -542,7 +559,7 @@ mod tests {
         assert_eq!(
             actions,
             [
-                Action::TellStopping(seconds(25)),
+                Action::TellStopping(seconds(75)),
                 Action::Say(Notice::Stopping),
                 Action::Signal,
                 Action::RecordStop,
@@ -692,6 +709,27 @@ mod tests {
         ]
     }
 
+    /// A slow journal is no stuck one, but a box does not stay for ever because of it.
+    #[test]
+    fn output_that_is_taken_slowly_is_waited_for() {
+        let begin = seconds(100);
+        let mut state = State::begin(&RULES, &Left::default(), begin);
+        for event in [Event::Exited(Exit::Status(0)), Event::Empty] {
+            (state, _) = state.after(event, begin, &RULES);
+        }
+        assert_eq!(state.deadline(), Some(begin + DRAIN_WAIT));
+        let mut now = begin;
+        while now + DRAIN_WAIT < begin + DRAIN_MAX {
+            now += DRAIN_WAIT / 2;
+            (state, _) = state.after(Event::OutputTaken, now, &RULES);
+            assert_eq!(
+                state.deadline(),
+                Some((now + DRAIN_WAIT).min(begin + DRAIN_MAX))
+            );
+        }
+        assert_eq!(state.deadline(), Some(begin + DRAIN_MAX));
+    }
+
     proptest! {
         #[test]
         fn whatever_happens_every_end_is_reached_in_bounded_time_and_once(
@@ -749,7 +787,7 @@ mod tests {
                 state = step(state, Event::Deadline, now);
             }
             prop_assert_eq!(state.phase, Phase::Ended);
-            prop_assert!(now <= asked + RULES.timeout + KILL_WAIT + DRAIN_WAIT);
+            prop_assert!(now <= asked + RULES.timeout + KILL_WAIT + DRAIN_MAX);
             prop_assert_eq!(exits, 1);
         }
     }
