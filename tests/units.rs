@@ -1,7 +1,6 @@
 //! The units, and what the generator makes of every definition of the golden folders, as systemd reads them.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -67,14 +66,6 @@ fn systemd_has_nothing_to_say_against_the_units() {
     }
     let output = match command.output() {
         Ok(output) => output,
-        Err(error) if std::env::var_os("CI").is_none() => {
-            writeln!(
-                std::io::stdout(),
-                "units are not verified: systemd-analyze: {error}"
-            )
-            .expect("stdout is open");
-            return;
-        }
         Err(error) => panic!("units cannot be verified: systemd-analyze: {error}"),
     };
     let said = String::from_utf8_lossy(&output.stderr);
