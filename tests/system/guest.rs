@@ -232,9 +232,23 @@ pub fn boots() -> u32 {
         .expect("a number")
 }
 
-/// Everything a box could leave behind, each thing as a line: mounts, cgroups, units, namespaces, keys, files,
-/// and what long-lived processes hold open.
+/// Everything a box could leave behind, each thing as a line, once it has stayed the same for a while: systemd
+/// closes what it stored for a unit some time after the unit's end.
 pub fn everything() -> BTreeSet<String> {
+    let mut seen = snapshot();
+    for _ in 0..30 {
+        std::thread::sleep(Duration::from_secs(2));
+        let now = snapshot();
+        if now == seen {
+            break;
+        }
+        seen = now;
+    }
+    seen
+}
+
+/// Mounts, cgroups, units, namespaces, keys, files, and what long-lived processes hold open.
+fn snapshot() -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for line in read("/proc/self/mountinfo").lines() {
         let fields: Vec<_> = line.split(' ').collect();
@@ -354,7 +368,7 @@ fn walk(folder: &Path, visit: &mut impl FnMut(&Path, &fs::Metadata)) {
 pub fn nothing_left(before: &BTreeSet<String>) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        let after = everything();
+        let after = snapshot();
         let came: Vec<_> = after.difference(before).collect();
         let went: Vec<_> = before.difference(&after).collect();
         if came.is_empty() && went.is_empty() {

@@ -34,10 +34,13 @@ fn twenty_boxes_start_at_once() {
     assert_eq!(must("find /sys/fs/cgroup -name 'box-many*' | wc -l"), "0");
 }
 
-/// A box that restarts for years must not wear its host down: after 200 cycles mounts, namespaces, cgroups,
+/// As many as an emulated machine gets through in some minutes.
+const CYCLES: usize = 50;
+
+/// A box that restarts for years must not wear its host down: after many cycles mounts, namespaces, cgroups,
 /// units, descriptors, keyrings and files are exactly what they were.
 #[test]
-fn two_hundred_cycles_leave_nothing_behind() {
+fn many_cycles_leave_nothing_behind() {
     define_script(
         "web",
         "exec sleep infinity",
@@ -54,14 +57,18 @@ fn two_hundred_cycles_leave_nothing_behind() {
             .collect::<Vec<_>>()
     };
     let kernel = objects();
-    for _ in 0..200 {
+    for _ in 0..CYCLES {
         must("systemctl start box@web && systemctl stop box@web");
     }
     nothing_left(&before);
     // Namespaces and mounts nobody can name any more would still be the kernel's: its caches are inexact, so
     // this only says that not every cycle lost one.
     for (now, then) in objects().iter().zip(&kernel) {
-        assert!(now - then < 150, "{kernel:?} became {:?}", objects());
+        assert!(
+            now - then < CYCLES as i64 / 2,
+            "{kernel:?} became {:?}",
+            objects()
+        );
     }
 }
 
