@@ -266,6 +266,21 @@ pub enum RestartPolicy {
     Always,
 }
 
+impl RestartPolicy {
+    /// The value of `Restart=`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RestartPolicy::No => "no",
+            RestartPolicy::OnSuccess => "on-success",
+            RestartPolicy::OnFailure => "on-failure",
+            RestartPolicy::OnAbnormal => "on-abnormal",
+            RestartPolicy::OnWatchdog => "on-watchdog",
+            RestartPolicy::OnAbort => "on-abort",
+            RestartPolicy::Always => "always",
+        }
+    }
+}
+
 /// `[resources]`: systemd.resource-control(5) by other names.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Resources {

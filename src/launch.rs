@@ -17,14 +17,13 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
 use crate::cgroup::{self, plain::Plain};
 use crate::name::Name;
 use crate::plan::Plan;
 use crate::plan::Profile;
-use crate::sandbox::{host_mounts, user_namespace};
+use crate::sandbox::{host_mounts, namespaces, user_namespace};
 use crate::sys::{self, Fork};
 use crate::systemd::manager::PendingScope;
 use crate::systemd::scope::{Process, Request};
@@ -255,7 +254,7 @@ impl AskedFor {
 }
 
 fn clone_child(plan: &Plan, cgroup: Option<&Plain>) -> Result<Fork, Error> {
-    let namespaces = namespaces(plan);
+    let namespaces = namespaces::at_birth(plan.namespaces);
     let Some(cgroup) = cgroup else {
         return sys::clone3(namespaces).map_err(Error::Clone);
     };
@@ -288,21 +287,6 @@ fn plain_cgroup(plan: &Plan) -> Result<Plain, Error> {
 fn scope_cgroup(plan: &Plan) -> Result<PathBuf, Error> {
     let top = cgroup::mount_point().map_err(Error::Cgroup)?;
     Ok(top.join(&plan.scope.slice).join(&plan.scope.unit))
-}
-
-/// What the child is born into. Its cgroup namespace it makes when it stands in its cgroup, its time namespace
-/// when it knows its clocks.
-fn namespaces(plan: &Plan) -> CloneFlags {
-    let all = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWNET;
-    if plan.namespaces.user {
-        all | CloneFlags::CLONE_NEWUSER
-    } else {
-        all
-    }
 }
 
 fn request<'a>(plan: &'a Plan, child: &'a Unfinished<'_>) -> Request<'a> {

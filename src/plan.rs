@@ -327,6 +327,28 @@ impl MountFlags {
 }
 
 impl Limit {
+    /// Ascending indices of CPUs as the kernel writes them, cpuset(7): `0-3,8`.
+    pub fn cpu_list(cpus: impl IntoIterator<Item = u32>) -> String {
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for cpu in cpus {
+            match ranges.last_mut() {
+                Some((_, last)) if last.checked_add(1) == Some(cpu) => *last = cpu,
+                _ => ranges.push((cpu, cpu)),
+            }
+        }
+        let words: Vec<String> = ranges
+            .into_iter()
+            .map(|(first, last)| {
+                if first == last {
+                    first.to_string()
+                } else {
+                    format!("{first}-{last}")
+                }
+            })
+            .collect();
+        words.join(",")
+    }
+
     /// The cgroup v2 controller that enforces it.
     pub fn controller(&self) -> &'static str {
         match self {

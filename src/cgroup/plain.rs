@@ -140,7 +140,7 @@ impl Plain {
                 .map_err(refused),
             Limit::AllowedCpus(cpus) => self
                 .controller::<CpuSetController>(limit)?
-                .set_cpus(&list(cpus))
+                .set_cpus(&Limit::cpu_list(cpus.iter().copied()))
                 .map_err(refused),
             Limit::TasksMax(tasks) => self
                 .controller::<PidController>(limit)?
@@ -289,28 +289,6 @@ fn quota(usec_per_sec: u64) -> i64 {
     i64::try_from(quota.max(CPU_QUOTA_LEAST)).unwrap_or(i64::MAX)
 }
 
-/// Indices as the kernel's cpulist format writes them: `0-2,5`.
-fn list(cpus: &[u32]) -> String {
-    let mut ranges: Vec<(u32, u32)> = Vec::new();
-    for cpu in cpus {
-        match ranges.last_mut() {
-            Some((_, last)) if last.checked_add(1) == Some(*cpu) => *last = *cpu,
-            _ => ranges.push((*cpu, *cpu)),
-        }
-    }
-    let words: Vec<String> = ranges
-        .iter()
-        .map(|(first, last)| {
-            if first == last {
-                first.to_string()
-            } else {
-                format!("{first}-{last}")
-            }
-        })
-        .collect();
-    words.join(",")
-}
-
 /// The whole disk a path stands for, as systemd finds it: the device itself, or the one its file system is on.
 fn block_device(path: &Path) -> Result<(u32, u32), io::Error> {
     use std::os::unix::fs::FileTypeExt;
@@ -351,10 +329,10 @@ mod tests {
 
     #[test]
     fn cpus_are_written_as_ranges() {
-        assert_eq!(list(&[]), "");
-        assert_eq!(list(&[3]), "3");
-        assert_eq!(list(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
-        assert_eq!(list(&[u32::MAX]), "4294967295");
+        assert_eq!(Limit::cpu_list([]), "");
+        assert_eq!(Limit::cpu_list([3]), "3");
+        assert_eq!(Limit::cpu_list([0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
+        assert_eq!(Limit::cpu_list([u32::MAX]), "4294967295");
     }
 
     #[test]

@@ -45,23 +45,16 @@ pub enum Paint {
 impl Look {
     /// The look of standard output.
     pub fn of_stdout(color: Color) -> Look {
-        let stdout = io::stdout();
-        let terminal = stdout.is_terminal();
-        Look {
-            color: colored(
-                color,
-                terminal,
-                std::env::var_os("NO_COLOR").as_deref(),
-                std::env::var_os("TERM").as_deref(),
-            ),
-            width: terminal.then(|| width_of(&stdout)).flatten(),
-        }
+        Look::of(color, &io::stdout())
     }
 
     /// The look of standard error.
     pub fn of_stderr(color: Color) -> Look {
-        let stderr = io::stderr();
-        let terminal = stderr.is_terminal();
+        Look::of(color, &io::stderr())
+    }
+
+    fn of(color: Color, stream: &(impl IsTerminal + std::os::fd::AsFd)) -> Look {
+        let terminal = stream.is_terminal();
         Look {
             color: colored(
                 color,
@@ -69,7 +62,7 @@ impl Look {
                 std::env::var_os("NO_COLOR").as_deref(),
                 std::env::var_os("TERM").as_deref(),
             ),
-            width: terminal.then(|| width_of(&stderr)).flatten(),
+            width: terminal.then(|| width_of(stream)).flatten(),
         }
     }
 

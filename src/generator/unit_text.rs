@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::definition::{Definition, Dependency, Profile, RestartPolicy};
+use crate::definition::{Definition, Dependency, Profile};
 use crate::name::Name;
 
 /// How long a start may take where the definition does not say, and how long a stop: what the plan decides too.
@@ -63,7 +63,7 @@ pub fn drop_in(name: &Name, definition: Option<&Definition>) -> String {
     }
 
     put(format_args!("[Service]"));
-    put(format_args!("Restart={}", policy(restart.policy)));
+    put(format_args!("Restart={}", restart.policy.as_str()));
     if let Some(delay) = restart.delay {
         put(format_args!("RestartSec={}", time(delay)));
     }
@@ -127,18 +127,6 @@ fn time(duration: Duration) -> String {
     match u64::try_from(duration.as_micros()) {
         Ok(microseconds) if microseconds < u64::MAX / 2 => format!("{microseconds}us"),
         _ => "infinity".to_owned(),
-    }
-}
-
-fn policy(policy: RestartPolicy) -> &'static str {
-    match policy {
-        RestartPolicy::No => "no",
-        RestartPolicy::OnSuccess => "on-success",
-        RestartPolicy::OnFailure => "on-failure",
-        RestartPolicy::OnAbnormal => "on-abnormal",
-        RestartPolicy::OnWatchdog => "on-watchdog",
-        RestartPolicy::OnAbort => "on-abort",
-        RestartPolicy::Always => "always",
     }
 }
 

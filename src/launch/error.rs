@@ -46,7 +46,7 @@ pub enum Error {
     #[error("the box's first process is in the cgroup {}, which is not the one made for it", .0.display())]
     Elsewhere(PathBuf),
     /// The child says what is wrong.
-    #[error("{}", sentence(.0))]
+    #[error("{0}")]
     Failed(Failure),
     /// The child ended and did not say why.
     #[error("the box's first process {0} before the box was complete")]
@@ -86,15 +86,6 @@ fn hint(error: &sys::Error) -> &'static str {
         Errno::EUSERS => " (user namespaces are nested too deeply)",
         _ => "",
     }
-}
-
-fn sentence(failure: &Failure) -> String {
-    let mut text = format!("cannot {}", failure.attempt);
-    for cause in &failure.causes {
-        text.push_str(": ");
-        text.push_str(cause);
-    }
-    text
 }
 
 #[cfg(test)]

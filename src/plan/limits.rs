@@ -61,7 +61,7 @@ pub(super) fn of(definition: &Definition, host: &Host, findings: &mut Findings) 
                 "resources.cpus",
                 Reason::NoCpu {
                     cpu: *cpu,
-                    online: ranges(host.cpus.iter().copied()),
+                    online: Limit::cpu_list(host.cpus.iter().copied()),
                 },
             );
         }
@@ -132,28 +132,6 @@ fn offered(host: &Host) -> String {
     }
 }
 
-/// `0-3,8`.
-pub(super) fn ranges(numbers: impl IntoIterator<Item = u32>) -> String {
-    let mut runs: Vec<(u32, u32)> = Vec::new();
-    for number in numbers {
-        match runs.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => runs.push((number, number)),
-        }
-    }
-    let parts: Vec<String> = runs
-        .into_iter()
-        .map(|(first, last)| {
-            if first == last {
-                first.to_string()
-            } else {
-                format!("{first}-{last}")
-            }
-        })
-        .collect();
-    parts.join(",")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,7 +191,7 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_ranges() {
-        assert_eq!(ranges([0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
-        assert_eq!(ranges([]), "");
+        assert_eq!(Limit::cpu_list([0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
+        assert_eq!(Limit::cpu_list([]), "");
     }
 }

@@ -4,8 +4,8 @@ use std::fmt::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Content, Limit, MountFlags, MountStep, Plan, Upper, What, limits};
-use crate::definition::{Group, Profile, ReadyWhen, RestartPolicy, User};
+use super::{Content, Limit, MountFlags, MountStep, Plan, Upper, What};
+use crate::definition::{Group, Profile, ReadyWhen, User};
 
 /// Everything the plan decides, a line each.
 pub fn print(plan: &Plan) -> String {
@@ -115,7 +115,7 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
             time(plan.stop.timeout)
         ),
     )?;
-    let mut restart = policy(plan.restart.policy).to_owned();
+    let mut restart = plan.restart.policy.as_str().to_owned();
     if let Some(delay) = plan.restart.delay {
         restart += &format!(", after {}", time(delay));
     }
@@ -291,7 +291,7 @@ fn value(limit: &Limit) -> String {
         Limit::CpuQuotaPerSec(microseconds) => {
             format!("{}.{:02}%", microseconds / 10_000, microseconds / 100 % 100)
         }
-        Limit::AllowedCpus(cpus) => limits::ranges(cpus.iter().copied()),
+        Limit::AllowedCpus(cpus) => Limit::cpu_list(cpus.iter().copied()),
         Limit::CpuWeight(number) | Limit::TasksMax(number) | Limit::IoWeight(number) => {
             number.to_string()
         }
@@ -324,18 +324,6 @@ fn signal(number: i32) -> String {
         Ok(signal) => signal.as_str().to_owned(),
         Err(_) if number >= libc::SIGRTMIN() => format!("SIGRTMIN+{}", number - libc::SIGRTMIN()),
         Err(_) => format!("signal {number}"),
-    }
-}
-
-fn policy(policy: RestartPolicy) -> &'static str {
-    match policy {
-        RestartPolicy::No => "no",
-        RestartPolicy::OnSuccess => "on-success",
-        RestartPolicy::OnFailure => "on-failure",
-        RestartPolicy::OnAbnormal => "on-abnormal",
-        RestartPolicy::OnWatchdog => "on-watchdog",
-        RestartPolicy::OnAbort => "on-abort",
-        RestartPolicy::Always => "always",
     }
 }
 
