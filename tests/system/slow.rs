@@ -37,7 +37,7 @@ fn twenty_boxes_start_at_once() {
 }
 
 /// As many as an emulated machine gets through in some minutes.
-const CYCLES: usize = 50;
+const CYCLES: usize = 200;
 
 /// A box that restarts for years must not wear its host down: after many cycles mounts, namespaces, cgroups,
 /// units, descriptors, keyrings and files are exactly what they were.
