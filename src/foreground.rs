@@ -19,7 +19,7 @@ use crate::launch::{self, Launched, Lifetime, Place, Stdio};
 use crate::name::Name;
 use crate::plan::Plan;
 use crate::run::{self, Undecided};
-use crate::systemd::{self, Manager};
+use crate::systemd::{self, Manager, scope};
 use crate::{cgroup, clean, sys};
 
 mod relay;
@@ -71,7 +71,7 @@ pub enum Error {
         /// The box.
         name: Name,
         /// Why.
-        source: cgroup::Error,
+        source: scope::EndError,
     },
 }
 
@@ -152,7 +152,7 @@ fn watch(
     let launched = standing.go(Lifetime::Launchers).map_err(launch_failed)?;
     if let Err(error) = directory.confirm() {
         let _ = launched.kill();
-        clear_away(name, &launched)?;
+        clear_away(plan, place, &launched)?;
         return Err(error.into());
     }
 
@@ -169,15 +169,21 @@ fn watch(
         notice,
     };
     let ended = watch.until_the_end();
-    clear_away(name, &launched)?;
+    clear_away(plan, place, &launched)?;
     ended
 }
 
 /// Ends whatever of the box is left, and waits until its cgroup is gone.
-fn clear_away(name: &Name, launched: &Launched) -> Result<(), Error> {
-    // Also of a scope: systemd hears that it is empty, and does not mind that it is gone.
-    cgroup::remove(&launched.cgroup, DEATH).map_err(|source| Error::Left {
-        name: name.clone(),
+///
+/// A scope's cgroup is systemd's to remove: one that goes before systemd has read that it is empty leaves a scope
+/// that counts as running for ever.
+fn clear_away(plan: &Plan, place: Place, launched: &Launched) -> Result<(), Error> {
+    match place {
+        Place::Scope => scope::end(&plan.scope.unit, &launched.cgroup, DEATH),
+        Place::Plain => cgroup::remove(&launched.cgroup, DEATH).map_err(scope::EndError::from),
+    }
+    .map_err(|source| Error::Left {
+        name: plan.name.clone(),
         source,
     })
 }
