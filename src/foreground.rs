@@ -26,6 +26,9 @@ mod relay;
 
 use relay::Relay;
 
+/// The status of `boxctl run` for a box that wants to be started again, systemd-nspawn(1)'s.
+const REBOOT: u8 = 133;
+
 /// How long what is left of a box may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
 
@@ -311,6 +314,15 @@ impl Watch<'_> {
         match waitid(WaitId::PidFd(self.launched.pidfd.as_fd()), options) {
             Ok(None) => Ok(None),
             Ok(Some(status)) => Ok(Some(match status.terminating_signal() {
+                // How reboot(2) ends a pid namespace.
+                Some(libc::SIGINT) => 0,
+                Some(libc::SIGHUP) => {
+                    (self.notice)(&format!(
+                        "box {} wants to reboot; only a service does that for it: run it again",
+                        self.plan.name
+                    ));
+                    REBOOT
+                }
                 Some(signal) => 128 | signal as u8,
                 None => status.exit_status().unwrap_or_default() as u8,
             })),

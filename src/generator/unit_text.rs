@@ -16,6 +16,9 @@ const STOP_TIMEOUT_SYSTEM: Duration = Duration::from_secs(90);
 /// says what was waited for, is the one that stands in the journal.
 const MARGIN: Duration = Duration::from_secs(15);
 
+/// The exit status by which a supervisor asks for its box to be started again.
+const REBOOT_STATUS: u8 = 133;
+
 /// Longest description that is passed on, in characters: the rest of a line nobody reads.
 const DESCRIPTION_MAX: usize = 200;
 
@@ -66,6 +69,11 @@ pub fn drop_in(name: &Name, definition: Option<&Definition>) -> String {
     put(format_args!("Restart={}", restart.policy.as_str()));
     if let Some(delay) = restart.delay {
         put(format_args!("RestartSec={}", time(delay)));
+    }
+    if definition.profile == Profile::System {
+        // The supervisor's words for "the init inside has called for a reboot", as systemd-nspawn@.service has them.
+        put(format_args!("RestartForceExitStatus={REBOOT_STATUS}"));
+        put(format_args!("SuccessExitStatus={REBOOT_STATUS}"));
     }
     let start = definition.ready.timeout.unwrap_or(READY_TIMEOUT);
     put(format_args!(

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::policy::{Exit, KILL_WAIT, Killed, Notice, Outcome, Result};
+use super::policy::{self, Exit, KILL_WAIT, Killed, Notice, Outcome, Result};
 use super::process::signal_name;
 use crate::journal::native::field;
 
@@ -104,7 +104,7 @@ impl Message {
             },
             Notice::Ended(outcome) => Message {
                 priority: match outcome.result {
-                    Result::Success => Priority::Info,
+                    Result::Success | Result::Reboot => Priority::Info,
                     _ => Priority::Warning,
                 },
                 outcome: Some(outcome),
@@ -228,6 +228,10 @@ fn ended(outcome: Outcome, subject: &Subject<'_>) -> String {
             signal_name(subject.stop_signal)
         ),
         (Result::Success, Exit::Status(0)) => "ended".to_owned(),
+        (Result::Success, Exit::Signal { signal, .. }) if signal == policy::POWERED_OFF => {
+            "powered off".to_owned()
+        }
+        (Result::Reboot, _) => "reboots".to_owned(),
         (Result::Success, _) => "stopped".to_owned(),
         (_, Exit::Status(status)) => format!("ended with exit status {status}"),
         (_, Exit::Signal { signal, dumped }) => format!(

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::guest::{
-    define_script, everything, must, nothing_left, property, sh, start, status, stop, unit,
-    wait_for,
+    define, define_script, everything, inside, journal, must, nothing_left, property, sh, start,
+    status, stop, unit, wait_for, wait_for_state,
 };
 
 /// A host that boots starts all its boxes at the same moment: all come up, none shares an id.
@@ -109,4 +109,107 @@ fn a_launch_killed_at_any_moment_leaves_nothing() {
     nothing_left(&before);
     start("web");
     assert_eq!(property(&unit("web"), "ActiveState"), "active");
+}
+
+/// A Debian with systemd as its own pid 1: it comes up without a failed unit, has its part of the cgroup tree and a
+/// journal to itself, and ends and comes back as it wishes itself.
+#[test]
+fn a_box_boots_a_debian_of_its_own() {
+    must(
+        "mkdir -p /srv/debian/proc /srv/debian/sys /srv/debian/dev /srv/debian/run /srv/debian/tmp /srv/debian/var/tmp
+        for part in bin sbin lib lib64; do test ! -e /$part || cp -a /$part /srv/debian/; done
+        cp -ax /usr /etc /root /srv/debian/
+        mkdir -p /srv/debian/var/log/journal && cp -a /var/lib /srv/debian/var/
+        rm -rf /srv/debian/etc/boxd /srv/debian/var/lib/boxd /srv/debian/var/lib/systemd/coredump
+        rm -f /srv/debian/etc/machine-id /srv/debian/etc/fstab /srv/debian/etc/systemd/system/lab*
+        find /srv/debian/etc/systemd/system -name 'lab*' -delete",
+    );
+    define(
+        "debian",
+        "command = ['/sbin/init']\nprofile = 'system'\n[root]\ndirectory = '/srv/debian'\n[stop]\ntimeout = '10min'",
+    );
+    must("systemctl daemon-reload");
+    let comes_up = |after: i64| {
+        let mut first = 0;
+        wait_for("another life of the box", || {
+            first = status("debian")["payload"]["pid"].as_i64().unwrap_or(0);
+            first != 0 && first != after
+        });
+        // It goes on starting for minutes on an emulated machine.
+        for _ in 0..20 {
+            let ran = sh("boxctl exec debian -- timeout 80 systemctl is-system-running --wait");
+            if ran.out == "running" {
+                return first;
+            }
+            assert!(
+                !["degraded", "maintenance"].contains(&ran.out.as_str()),
+                "{}\n{}",
+                ran.out,
+                sh("boxctl exec debian -- systemctl --no-pager --failed").out
+            );
+            std::thread::sleep(std::time::Duration::from_secs(2));
+        }
+        panic!(
+            "not running: {}",
+            sh("boxctl exec debian -- systemctl --no-pager list-jobs").out
+        );
+    };
+    start("debian");
+    let first = comes_up(0);
+    assert_eq!(inside("debian", "cat /proc/1/comm"), "systemd");
+    // What it was told of itself is what it believes.
+    let id = inside("debian", "cat /etc/machine-id");
+    assert_eq!(
+        inside("debian", "sh -c 'tr -d - < /run/host/container-uuid'"),
+        id
+    );
+    assert_ne!(id, must("cat /etc/machine-id"));
+    assert_eq!(inside("debian", "systemd-detect-virt"), "container-other");
+    // Its services have groups of their own in the part of the tree that is its root's, and limits hold there.
+    inside(
+        "debian",
+        "systemd-run --unit=inner -p TasksMax=7 -p User=daemon sleep infinity",
+    );
+    let group = "/sys/fs/cgroup/box.slice/box-debian.scope/system.slice/inner.service";
+    assert_eq!(must(&format!("wc -l < {group}/cgroup.procs")), "1");
+    if fs_has(&format!("{group}/pids.max")) {
+        assert_eq!(must(&format!("cat {group}/pids.max")), "7");
+    }
+    inside("debian", "logger -t inner its-own-journal");
+    wait_for("its journal", || {
+        inside("debian", "journalctl -t inner -o cat --no-pager").contains("its-own-journal")
+    });
+
+    // A reboot is another life, whatever [restart] says; nothing of the first is left.
+    let _ = sh("boxctl exec debian -- systemctl reboot");
+    let second = comes_up(first);
+    assert_eq!(
+        sh("boxctl exec debian -- systemctl is-active inner").out,
+        "inactive"
+    );
+    assert_eq!(property(&unit("debian"), "NRestarts"), "1");
+    assert!(journal("debian").contains("box debian reboots"));
+
+    // Powering off is an end like any other, and no failure.
+    let _ = sh("boxctl exec debian -- systemctl poweroff");
+    wait_for_state(&unit("debian"), "inactive");
+    assert_eq!(property(&unit("debian"), "Result"), "success");
+    assert_eq!(sh(&format!("kill -0 {second}")).status, 1);
+
+    // And a stop asks its init to go down, in order.
+    start("debian");
+    comes_up(second);
+    stop("debian");
+    assert_eq!(property(&unit("debian"), "Result"), "success");
+    assert!(
+        journal("debian")
+            .lines()
+            .rev()
+            .take(5)
+            .any(|line| line == "box debian powered off")
+    );
+}
+
+fn fs_has(path: &str) -> bool {
+    std::path::Path::new(path).exists()
 }
