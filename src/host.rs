@@ -6,11 +6,12 @@
 mod accounts;
 mod etc;
 mod filesystems;
+mod idmap;
 mod paths;
 
 pub use accounts::Accounts;
 pub use etc::Etc;
-pub use filesystems::Idmap;
+pub use idmap::Idmap;
 pub use paths::{Access, Kind, PathFacts};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,8 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use filesystems::MountTable;
 
 use crate::definition::{Definition, MountSource, RootSource, Seccomp, Users, Writes};
 use crate::identity::{self, IdRange};
@@ -77,7 +80,7 @@ pub enum TopLevel {
     Directory,
 }
 
-/// Reads what planning this definition needs. Changes nothing: who means to run the box calls
+/// Reads what planning this definition needs. Changes nothing but what is remembered of mounts: who means to run the box calls
 /// [`identity::claim`] first, so that the range found here is the box's own.
 pub fn read(definition: &Definition) -> Host {
     let host_root = definition.root.source == RootSource::Host;
@@ -95,6 +98,8 @@ pub fn read(definition: &Definition) -> Host {
             .filter(|(_, what)| *what == TopLevel::Directory)
             .map(|(at, _)| at.clone()),
     );
+    let mounts = MountTable::read();
+    let kernel = kernel();
     Host {
         machine_id: first_line("/etc/machine-id").filter(|id| is_machine_id(id)),
         os_release: os_release(),
@@ -102,7 +107,7 @@ pub fn read(definition: &Definition) -> Host {
         cpus: first_line("/sys/devices/system/cpu/online")
             .map(|line| cpu_list(&line))
             .unwrap_or_default(),
-        cgroup: CgroupTree::read(),
+        cgroup: CgroupTree::read(&mounts),
         user_namespaces: first_line("/proc/sys/user/max_user_namespaces")
             .and_then(|line| line.parse().ok())
             .unwrap_or(0),
@@ -123,12 +128,12 @@ pub fn read(definition: &Definition) -> Host {
                 .map_err(|error| error.to_string()),
             Users::Host => Err("not asked for".to_owned()),
         },
-        kernel: kernel(),
+        kernel,
         seccomp: match &definition.security.seccomp {
             Seccomp::File(path) => Some(seccomp_file(path)),
             _ => None,
         },
-        paths: paths::read(paths),
+        paths: paths::read(paths, &mounts, kernel),
     }
 }
 
@@ -233,8 +238,8 @@ fn paths_of(definition: &Definition) -> BTreeSet<PathBuf> {
 }
 
 impl CgroupTree {
-    fn read() -> Option<CgroupTree> {
-        let mount = filesystems::MountTable::read().first_of_type("cgroup2")?;
+    fn read(mounts: &MountTable) -> Option<CgroupTree> {
+        let mount = mounts.first_of_type("cgroup2")?;
         let controllers = fs::read_to_string(mount.join("cgroup.controllers")).ok()?;
         Some(CgroupTree {
             mount,

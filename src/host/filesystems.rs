@@ -1,51 +1,42 @@
-//! The mount table, and which file systems can be mounted with shifted owners.
+//! The mount table.
 
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// Whether a path can be mounted with its owners shifted into the box's range; mount_setattr(2),
-/// `MOUNT_ATTR_IDMAP`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Idmap {
-    /// It can.
-    Yes,
-    /// It cannot, because of this: a phrase such as "overlay".
-    No(String),
-}
-
-impl Idmap {
-    /// Whether it is [`Idmap::Yes`].
-    pub fn is_possible(&self) -> bool {
-        *self == Idmap::Yes
-    }
-}
+use super::idmap::{Idmap, Probe};
 
 /// One line of `/proc/self/mountinfo`; proc_pid_mountinfo(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct MountPoint {
-    at: PathBuf,
-    filesystem: String,
-    idmapped: bool,
+pub(super) struct MountPoint {
+    /// Unique while the mount exists.
+    pub(super) id: String,
+    /// `MAJOR:MINOR` of what is mounted.
+    pub(super) device: String,
+    pub(super) at: PathBuf,
+    pub(super) filesystem: String,
+    pub(super) idmapped: bool,
 }
 
 /// What is mounted where.
 #[derive(Debug, Clone, Default)]
 pub(super) struct MountTable {
     mounts: Vec<MountPoint>,
-    kernel: (u32, u32),
 }
 
 impl MountTable {
     /// Empty if proc(5) cannot be read: then nothing is known to be idmappable.
     pub(super) fn read() -> MountTable {
         let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         MountTable {
             mounts: parse(&text),
-            kernel: version(&release),
         }
+    }
+
+    /// All there are.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &MountPoint> {
+        self.mounts.iter()
     }
 
     /// Mount point of the first mount of this type.
@@ -70,19 +61,19 @@ impl MountTable {
     }
 
     /// Whether this canonical path can be idmapped.
-    pub(super) fn idmap(&self, path: &Path) -> Idmap {
+    pub(super) fn idmap(&self, path: &Path, probe: &mut Probe) -> Idmap {
         match self.holding(path) {
-            Some(mount) => self.idmap_of(mount),
+            Some(mount) => probe.of(mount),
             None => Idmap::No("an unknown file system".to_owned()),
         }
     }
 
     /// Whether this canonical path can be idmapped together with all mounts below it.
-    pub(super) fn idmap_recursive(&self, path: &Path) -> Idmap {
+    pub(super) fn idmap_recursive(&self, path: &Path, probe: &mut Probe) -> Idmap {
         let below = self.below(path);
         std::iter::once(path)
             .chain(below.iter().map(PathBuf::as_path))
-            .map(|path| self.idmap(path))
+            .map(|path| self.idmap(path, probe))
             .find(|idmap| !idmap.is_possible())
             .unwrap_or(Idmap::Yes)
     }
@@ -94,45 +85,23 @@ impl MountTable {
             .filter(|mount| path.starts_with(&mount.at))
             .max_by_key(|mount| mount.at.components().count())
     }
-
-    fn idmap_of(&self, mount: &MountPoint) -> Idmap {
-        if mount.idmapped {
-            return Idmap::No(format!("{}, idmapped already", mount.filesystem));
-        }
-        match since(&mount.filesystem) {
-            Some(since) if since <= self.kernel => Idmap::Yes,
-            _ => Idmap::No(mount.filesystem.clone()),
-        }
-    }
-}
-
-/// The first kernel whose driver of this file system sets `FS_ALLOW_IDMAP`; mount_setattr(2) has the list.
-fn since(filesystem: &str) -> Option<(u32, u32)> {
-    Some(match filesystem {
-        "ext2" | "ext3" | "ext4" | "vfat" | "msdos" | "xfs" => (5, 12),
-        "btrfs" | "ntfs3" => (5, 15),
-        "f2fs" => (5, 18),
-        "erofs" => (5, 19),
-        "squashfs" => (6, 2),
-        "tmpfs" => (6, 3),
-        "ceph" | "bcachefs" => (6, 7),
-        "hugetlbfs" => (6, 9),
-        "virtiofs" => (6, 12),
-        "zfs" => (5, 12),
-        _ => return None,
-    })
 }
 
 fn parse(text: &[u8]) -> Vec<MountPoint> {
     text.split(|byte| *byte == b'\n')
         .filter_map(|line| {
+            let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
             let mut fields = line.split(|byte| *byte == b' ');
-            let at = unescape(fields.nth(4)?);
+            let id = text(fields.next()?);
+            let device = text(fields.nth(1)?);
+            let at = unescape(fields.nth(1)?);
             let options = fields.next()?;
             let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
             Some(MountPoint {
+                id,
+                device,
                 at,
-                filesystem: String::from_utf8_lossy(rest.next()?).into_owned(),
+                filesystem: text(rest.next()?),
                 idmapped: options
                     .split(|byte| *byte == b',')
                     .any(|option| option == b"idmapped"),
@@ -165,18 +134,11 @@ fn unescape(field: &[u8]) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-fn version(release: &str) -> (u32, u32) {
-    let mut numbers = release
-        .split(|character: char| !character.is_ascii_digit())
-        .map(|number| number.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn table(kernel: (u32, u32)) -> MountTable {
+    fn table() -> MountTable {
         MountTable {
             mounts: parse(
                 b"27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
@@ -185,31 +147,35 @@ mod tests {
                   32 31 0:7 / /srv/live/data rw,idmapped - ext4 /dev/vdb rw\n\
                   broken line\n",
             ),
-            kernel,
         }
     }
 
     #[test]
     fn the_innermost_mount_decides() {
-        let table = table((6, 12));
-        assert_eq!(table.idmap(Path::new("/srv/web")), Idmap::Yes);
-        assert_eq!(table.idmap(Path::new("/srv/with space/x")), Idmap::Yes);
+        let table = table();
+        let mut probe = Probe::documented((6, 12));
+        assert_eq!(table.idmap(Path::new("/srv/web"), &mut probe), Idmap::Yes);
         assert_eq!(
-            table.idmap(Path::new("/srv/live/x")),
+            table.idmap(Path::new("/srv/with space/x"), &mut probe),
+            Idmap::Yes
+        );
+        assert_eq!(
+            table.idmap(Path::new("/srv/live/x"), &mut probe),
             Idmap::No("overlay".to_owned())
         );
         assert_eq!(
-            table.idmap(Path::new("/srv/live/data")),
+            table.idmap(Path::new("/srv/live/data"), &mut probe),
             Idmap::No("ext4, idmapped already".to_owned())
         );
     }
 
     #[test]
     fn a_tree_is_only_as_idmappable_as_what_is_mounted_in_it() {
-        let table = table((6, 12));
-        assert_eq!(table.idmap(Path::new("/srv")), Idmap::Yes);
+        let table = table();
+        let mut probe = Probe::documented((6, 12));
+        assert_eq!(table.idmap(Path::new("/srv"), &mut probe), Idmap::Yes);
         assert_eq!(
-            table.idmap_recursive(Path::new("/srv")),
+            table.idmap_recursive(Path::new("/srv"), &mut probe),
             Idmap::No("overlay".to_owned())
         );
         assert_eq!(
@@ -220,17 +186,21 @@ mod tests {
 
     #[test]
     fn older_kernels_idmap_fewer_file_systems() {
-        let table = table((6, 1));
+        let table = table();
+        let mut probe = Probe::documented((6, 1));
         assert_eq!(
-            table.idmap(Path::new("/srv/with space")),
+            table.idmap(Path::new("/srv/with space"), &mut probe),
             Idmap::No("tmpfs".to_owned())
         );
-        assert_eq!(version("6.1.0-28-amd64\n"), (6, 1));
-        assert_eq!(version("6.18.44-fc"), (6, 18));
     }
 
     #[test]
     fn an_unreadable_table_promises_nothing() {
-        assert!(!MountTable::default().idmap(Path::new("/")).is_possible());
+        let mut probe = Probe::documented((6, 12));
+        assert!(
+            !MountTable::default()
+                .idmap(Path::new("/"), &mut probe)
+                .is_possible()
+        );
     }
 }

@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::filesystems::{Idmap, MountTable};
+use super::filesystems::MountTable;
+use super::idmap::{Idmap, Probe};
 
 /// What is known of a path; symbolic links are followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,19 +57,25 @@ pub enum Kind {
     Device,
 }
 
-/// Looks at all of these paths, and once at the mount table.
-pub(super) fn read(paths: BTreeSet<PathBuf>) -> BTreeMap<PathBuf, PathFacts> {
-    let table = MountTable::read();
-    paths
+/// Looks at all of these paths.
+pub(super) fn read(
+    paths: BTreeSet<PathBuf>,
+    table: &MountTable,
+    kernel: (u32, u32),
+) -> BTreeMap<PathBuf, PathFacts> {
+    let mut probe = Probe::new(kernel);
+    let read = paths
         .into_iter()
         .map(|path| {
-            let facts = facts(&path, &table);
+            let facts = facts(&path, table, &mut probe);
             (path, facts)
         })
-        .collect()
+        .collect();
+    probe.remember(table.iter());
+    read
 }
 
-fn facts(path: &Path, table: &MountTable) -> PathFacts {
+fn facts(path: &Path, table: &MountTable, probe: &mut Probe) -> PathFacts {
     let real = canonical_or_ancestor(path);
     PathFacts {
         kind: kind(path),
@@ -77,8 +84,8 @@ fn facts(path: &Path, table: &MountTable) -> PathFacts {
             gid: metadata.gid(),
             mode: metadata.mode() & 0o7777,
         }),
-        idmap: table.idmap(&real),
-        idmap_recursive: table.idmap_recursive(&real),
+        idmap: table.idmap(&real, probe),
+        idmap_recursive: table.idmap_recursive(&real, probe),
         mounts_below: table.below(&real),
         real,
     }

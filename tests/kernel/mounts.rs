@@ -1,7 +1,10 @@
 //! What is mounted into a root, and how.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::Path;
 
+use boxd::definition::{SourceText, understand};
+use boxd::host::{self, Idmap};
 use boxd::plan::{Content, MountFlags, What};
 
 use super::Test;
@@ -46,6 +49,10 @@ pub const TESTS: &[Test] = &[
         more_mounts_than_fit_in_a_message,
     ),
     ("a_missing_source_is_named", a_missing_source_is_named),
+    (
+        "the_kernel_says_which_owners_can_be_shifted",
+        the_kernel_says_which_owners_can_be_shifted,
+    ),
     (
         "a_file_system_without_idmaps_is_named",
         a_file_system_without_idmaps_is_named,
@@ -333,4 +340,60 @@ fn a_host_whose_proc_is_covered_is_told_so() {
         run(&with_host_ids(host_box("true")));
     });
     assert_eq!(status, 0);
+}
+
+/// Asked once for each mount, and remembered.
+fn the_kernel_says_which_owners_can_be_shifted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let place = |name: &str| {
+        let place = directory.path().join(name);
+        std::fs::create_dir_all(&place).expect("a directory");
+        place
+    };
+    let mount = |kind: &str, at: &Path, options: Option<&str>| {
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some(kind), at, Some(kind), flags, options).expect("mounted");
+    };
+    let (memory, overlay) = (place("memory"), place("overlay"));
+    let layers = format!(
+        "lowerdir={}:{}",
+        place("one").display(),
+        place("two").display()
+    );
+    mount("tmpfs", &memory, None);
+    mount("overlay", &overlay, Some(&layers));
+    let source = SourceText {
+        path: "/etc/boxd/web.toml".into(),
+        text: format!(
+            "command = ['/bin/true']\n[[mount]]\nbind = '{}'\nat = '/a'\n[[mount]]\nbind = '{}'\nat = '/b'\n\
+             [[mount]]\nbind = '{}'\nat = '/c'\n",
+            memory.display(),
+            overlay.display(),
+            directory.path().display(),
+        ),
+    };
+    let (definition, wrong) = understand(&"web".parse().expect("a name"), &[source]);
+    let hosts = [host::read(&definition), host::read(&definition)];
+    let remembered = std::fs::read_to_string("/run/boxd/.idmap");
+    nix::mount::umount(&memory).expect("nobody holds it");
+    nix::mount::umount(&overlay).expect("nobody holds it");
+
+    assert!(wrong.is_none());
+    for host in hosts {
+        assert_eq!(host.path(&memory).idmap, Idmap::Yes);
+        assert_eq!(host.path(&overlay).idmap, Idmap::No("overlay".to_owned()));
+        let around = host.path(directory.path());
+        assert_eq!(
+            around.idmap_recursive,
+            Idmap::No("overlay".to_owned()),
+            "for what is mounted in it"
+        );
+    }
+    // Only what the kernel has said stands there.
+    let remembered = remembered.expect("written");
+    for line in [" tmpfs yes\n", " overlay no\n"] {
+        assert!(remembered.contains(line), "{remembered}");
+    }
+    let status = std::fs::metadata("/run/boxd/.idmap").expect("there");
+    assert_eq!((status.uid(), status.mode() & 0o777), (0, 0o600));
 }
