@@ -23,6 +23,9 @@ use crate::name::Name;
 /// Name of the drop-in. 50 leaves room for an operator's before and after it.
 pub const DROP_IN: &str = "50-boxd.conf";
 
+/// Where systemd has what it got from its generators; systemd.generator(7).
+const GENERATED: &str = "/run/systemd/generator";
+
 /// What all boxes' units are instances of.
 const TEMPLATE: &str = "box@.service";
 
@@ -70,6 +73,35 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+}
+
+/// Whether systemd knows what this definition says of ordering, requirements, restarts and timeouts: it learns that
+/// from what the generator has written, and the generator runs at boot and at daemon-reload.
+pub fn is_known(definition: &Definition) -> bool {
+    is_known_in(definition, Path::new(GENERATED))
+}
+
+fn is_known_in(definition: &Definition, generated: &Path) -> bool {
+    let name = &definition.name;
+    let path = generated.join(format!("{}.d", name.unit())).join(DROP_IN);
+    let known = match fs::read_to_string(path) {
+        Ok(text) => text,
+        // The template does for a box what it does for one whose definition says nothing of this.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let (silent, _) = definition::understand(name, &[]);
+            drop_in(name, Some(&silent))
+        }
+        Err(_) => return false,
+    };
+    settings(&known).eq(settings(&drop_in(name, Some(definition))))
+}
+
+/// What of a drop-in systemd acts on.
+fn settings(drop_in: &str) -> impl Iterator<Item = &str> {
+    let told = ["Description=", "SourcePath="];
+    drop_in
+        .lines()
+        .filter(move |line| !told.iter().any(|key| line.starts_with(key)))
 }
 
 /// Writes the units of all boxes of these layers into a directory as systemd gives one to its generators, and
@@ -218,6 +250,40 @@ mod tests {
         assert!(place.starts_at_boot("web") && !place.starts_at_boot("db"));
         assert!(place.drop_in("db").contains("\nDescription=Box db\n"));
         assert!(!place.output().join("box@gone.service.d").exists());
+    }
+
+    #[test]
+    fn a_definition_is_known_as_it_was_when_the_generator_ran() {
+        let place = Place::new(&[("etc/boxd/web.toml", "command = ['/bin/true']\n")]);
+        let known = || {
+            let layers = Layers::under(place.root.path());
+            let definition = definition::load(&"web".parse().expect("a name"), &layers);
+            is_known_in(&definition.expect("a definition"), &place.output())
+        };
+        let add = |path: &str, text: &str| {
+            let path = place.root.path().join(path);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("directory");
+            fs::write(path, text).expect("file");
+        };
+        assert!(known(), "nothing to be known");
+        let ordered = "command = ['/bin/true']\nafter = ['db']\n";
+        add("etc/boxd/web.toml", ordered);
+        assert!(!known());
+        place.generate();
+        assert!(known());
+        // What systemd has no part in is in force with the next start.
+        add(
+            "etc/boxd/web.toml",
+            "description = 'Web'\ncommand = ['/bin/false']\nafter = ['db']\n[resources]\nmemory = '1G'\n",
+        );
+        assert!(known());
+        add(
+            "run/boxd/definitions/web.toml.d/10.toml",
+            "[restart]\npolicy = 'always'\n",
+        );
+        assert!(!known());
+        place.generate();
+        assert!(known());
     }
 
     #[test]

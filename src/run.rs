@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::definition::{self, Definition, Layers, LoadError, RootSource, Users};
+use crate::generator;
 use crate::handover::{self, Document};
 use crate::host;
 use crate::identity;
@@ -147,6 +148,12 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
     let plan = decide(&definition)?;
     for remark in &plan.remarks {
         tracing::warn!("{remark}");
+    }
+    if !generator::is_known(&definition) {
+        tracing::warn!(
+            "box {name} starts as it is defined now, but systemd has not read what its definition says of ordering, \
+             restarts and timeouts: systemctl daemon-reload"
+        );
     }
     let supervisor = supervisor();
     // Sooner than with a box that runs already.

@@ -161,8 +161,8 @@ pub struct Unit {
     pub restarts: u32,
     /// `InvocationID` of the last run, as 32 hexadecimal digits.
     pub invocation: Option<String>,
-    /// `NeedDaemonReload`, or nothing is known of the definition yet: what it says of ordering, restarts and
-    /// timeouts is not in force.
+    /// `NeedDaemonReload`, or the definition says something else of ordering, restarts and timeouts than systemd
+    /// has read: it is not in force.
     pub needs_reload: bool,
 }
 

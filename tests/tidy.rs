@@ -25,7 +25,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ),
     (
         "status",
-        "cgroup definition generator::DROP_IN handover host identity journal plan running systemd",
+        "cgroup definition generator::DROP_IN generator::is_known handover host identity journal plan running systemd",
     ),
     (
         "enter",

@@ -82,8 +82,8 @@ fn check(
     manager: &Manager,
 ) -> Result<bool, Error> {
     let seen = collect::unit(manager, name)?;
-    let stale = seen.unit.needs_reload;
     let status = collect::one(name, layers, &Some([(name.clone(), seen)].into()))?;
+    let stale = status.unit.as_ref().is_some_and(|unit| unit.needs_reload);
     if !status.exists() {
         return Err(names::unknown(name.clone(), layers).into());
     }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::cgroup;
 use crate::definition::{self, Layers, LoadError};
-use crate::generator::DROP_IN;
+use crate::generator::{DROP_IN, is_known};
 use crate::name::Name;
 use crate::running::{self, Running};
 use crate::systemd::{self, Manager, ScopeStatus, UnitStatus};
@@ -180,19 +180,27 @@ impl Status {
     }
 }
 
-/// A definition as far as it could be read, with its description.
-type Defined = (Definition, Option<String>);
+/// A definition as far as it could be read.
+struct Defined {
+    definition: Definition,
+    description: Option<String>,
+    /// systemd has not read what it says to systemd.
+    unread: bool,
+}
 
-fn assemble(
-    name: &Name,
-    (definition, description): Defined,
-    seen: Option<Seen>,
-    running: Option<Running>,
-) -> Status {
-    let (unit, limits) = match seen {
+fn assemble(name: &Name, defined: Defined, seen: Option<Seen>, running: Option<Running>) -> Status {
+    let Defined {
+        definition,
+        description,
+        unread,
+    } = defined;
+    let (mut unit, limits) = match seen {
         Some(seen) => (Some(seen.unit), seen.limits),
         None => (None, None),
     };
+    if let Some(unit) = &mut unit {
+        unit.needs_reload |= unread;
+    }
     let payload = running.as_ref().map(payload);
     let at_work = unit
         .as_ref()
@@ -272,18 +280,23 @@ fn defined(name: &Name, layers: &Layers) -> Defined {
             problem,
             start_at_boot: false,
         };
-        (definition, None)
+        Defined {
+            definition,
+            description: None,
+            unread: false,
+        }
     };
     match definition::load(name, layers) {
-        Ok(definition) => (
-            Definition {
+        Ok(definition) => Defined {
+            unread: !is_known(&definition),
+            definition: Definition {
                 state: DefinitionState::Loaded,
                 files: definition.sources,
                 problem: None,
                 start_at_boot: definition.start_at_boot,
             },
-            definition.description,
-        ),
+            description: definition.description,
+        },
         Err(LoadError::Find { .. }) => without(DefinitionState::Missing, Vec::new(), None),
         Err(LoadError::Masked { path, .. }) => without(DefinitionState::Masked, vec![path], None),
         Err(error) => {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::guest::{
-    boots, define, define_script, journal, must, printed, property, reboot, refused, start,
+    boots, define, define_script, journal, must, printed, property, reboot, refused, sh, start,
     start_refused, stop, unit, wait_for, wait_for_line, wait_for_state, write,
 };
 
@@ -47,6 +47,45 @@ fn definitions_come_from_all_layers_and_drop_ins_are_merged() {
             "/etc/boxd/web.toml.d/10-more.toml"
         ])
     );
+}
+
+/// What a definition says to systemd counts from the next daemon-reload on: a start before it says so, and so does
+/// `boxctl status`. Nobody is told so who said nothing of the kind.
+#[test]
+fn a_definition_that_systemd_has_not_read_is_hinted_at() {
+    let hint = "systemctl daemon-reload";
+    let changed = || crate::guest::status("web")["unit"]["needs-reload"] == true;
+    define_script("web", "exec sleep infinity", "");
+    start("web");
+    assert!(!journal("web").contains(hint), "{}", journal("web"));
+    stop("web");
+
+    write(
+        "/etc/boxd/web.toml.d/10-restart.toml",
+        "[restart]\npolicy = 'always'\n",
+    );
+    start("web");
+    let said = journal("web");
+    assert!(said.contains(hint) && said.contains("restarts"), "{said}");
+    assert_eq!(property(&unit("web"), "Restart"), "no");
+    assert!(changed());
+    let page = sh("boxctl status web").out;
+    assert!(page.contains("Changed:") && page.contains(hint), "{page}");
+    stop("web");
+
+    must("systemctl daemon-reload");
+    assert!(!changed());
+    start("web");
+    assert_eq!(journal("web").matches(hint).count(), 1);
+    assert_eq!(property(&unit("web"), "Restart"), "always");
+
+    // boxctl reads it for systemd.
+    define("web", "command = ['/bin/sleep', '1000']\nafter = ['db']\n");
+    assert!(changed());
+    must("boxctl restart web");
+    assert!(!changed());
+    assert_eq!(journal("web").matches(hint).count(), 1);
+    assert!(property(&unit("web"), "After").contains("box@db.service"));
 }
 
 /// A name is masked as a unit is.
