@@ -227,6 +227,8 @@ pub enum ReadyWhen {
     /// The command has been executed.
     #[default]
     Started,
+    /// The payload says so itself, by sd_notify(3).
+    Notify,
 }
 
 /// `[stop]`.

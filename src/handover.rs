@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::IdRange;
 use crate::name::Name;
+use crate::plan::ReadyWhen;
 
 /// Version of [`Document`], and of what the supervisor keeps, that this program writes and understands. A change that an older or newer
 /// program would misread gets another number; a document of another number is refused with a sentence. A new
@@ -91,6 +92,12 @@ pub struct Document {
     pub ids: Option<IdRange>,
     /// The root as the definition wrote it, for `boxctl status`.
     pub root: String,
+    /// What makes the box ready.
+    #[serde(default)]
+    pub ready: ReadyWhen,
+    /// When it must be ready at the latest: `CLOCK_MONOTONIC` in microseconds.
+    #[serde(default)]
+    pub ready_by: u64,
     /// Signal that asks the box to stop.
     pub stop_signal: i32,
     /// Time from the signal to the kill of all.
@@ -236,6 +243,8 @@ mod tests {
             scope: "box-web.scope".into(),
             ids: None,
             root: "host".into(),
+            ready: ReadyWhen::Started,
+            ready_by: 1_000_000,
             stop_signal: 15,
             stop_timeout: Duration::from_millis(10_500),
         }

@@ -214,9 +214,17 @@ pub fn document(definition: &Definition, plan: &Plan, standing: &Standing<'_>) -
             RootSource::Host => "host".to_owned(),
             RootSource::Directory(path) => path.display().to_string(),
         },
+        ready: plan.ready.when,
+        ready_by: u64::try_from((monotonic() + plan.ready.timeout).as_micros()).unwrap_or(u64::MAX),
         stop_signal: plan.stop.signal,
         stop_timeout: plan.stop.timeout,
     }
+}
+
+/// `CLOCK_MONOTONIC`.
+fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 /// Descriptors with the names they are stored under.

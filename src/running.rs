@@ -196,6 +196,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::plan::ReadyWhen;
 
     fn sleeper() -> Child {
         Command::new("sleep")
@@ -217,6 +218,8 @@ mod tests {
             scope: "box-web.scope".to_owned(),
             ids: None,
             root: String::new(),
+            ready: ReadyWhen::Started,
+            ready_by: 0,
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
         }

@@ -61,7 +61,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ),
     ("systemd::notify", "sys"),
     ("cgroup", "plan::Limit sys"),
-    ("handover", "identity plan::IdRange sys"),
+    ("handover", "identity plan::IdRange plan::ReadyWhen sys"),
     ("generator", "definition"),
     ("plan", "definition host identity"),
     ("host", "definition identity sys"),

@@ -100,6 +100,7 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
     section(out, "life")?;
     let when = match plan.ready.when {
         ReadyWhen::Started => "started",
+        ReadyWhen::Notify => "notify",
     };
     line(
         out,

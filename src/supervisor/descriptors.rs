@@ -31,6 +31,8 @@ pub struct Received {
     pub record: Record,
     /// What an earlier supervisor left there.
     pub kept: Kept,
+    /// There was an earlier supervisor.
+    pub taken_over: bool,
 }
 
 /// Why a supervisor cannot begin.
@@ -69,7 +71,9 @@ pub fn receive() -> Result<Received, Error> {
     let sealed = take(handover::FD_DOCUMENT).ok_or(Error::Missing(handover::FD_DOCUMENT))?;
     let document = handover::read(sealed.as_fd())?;
     let pidfd = take(handover::FD_PROCESS);
-    let record = match take(handover::FD_KEPT) {
+    let passed_record = take(handover::FD_KEPT);
+    let taken_over = passed_record.is_some();
+    let record = match passed_record {
         Some(fd) => Record::adopt(fd),
         None => {
             let record = Record::create()?;
@@ -112,6 +116,7 @@ pub fn receive() -> Result<Received, Error> {
         streams: [stdout, stderr],
         record,
         kept,
+        taken_over,
     })
 }
 

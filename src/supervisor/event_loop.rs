@@ -16,7 +16,7 @@ use super::chain;
 use super::descriptors::{self, Received};
 use super::kept::Kept;
 use super::message::{self, Message, Subject};
-use super::policy::{Action, Event, Left, Phase, Rules, State};
+use super::policy::{Action, Event, Failure, Left, Phase, Rules, State};
 use super::scope::Scope;
 use crate::journal::native::{self, Delivery, Socket};
 use crate::journal::relay::{Buffers, Pumped};
@@ -31,6 +31,9 @@ const KILL_AGAIN: Duration = Duration::from_millis(500);
 
 /// How long the wait status of somebody else's child is looked for between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// systemd's time for the start ends so much later than that of the box: what was waited for is said first.
+const AFTER_US: Duration = Duration::from_millis(500);
 
 /// For the last entry, when everything else is done.
 const LAST_WORD: Duration = Duration::from_secs(10);
@@ -130,12 +133,17 @@ impl EventLoop {
             .map_err(Error::Signals)?;
         let scope = Scope::open(&received.document.cgroup);
         let rules = Rules {
+            ready: received.document.ready,
+            ready_by: Duration::from_micros(received.document.ready_by),
             signal: received.document.stop_signal,
             timeout: received.document.stop_timeout,
         };
         let now = now();
         let kept = &received.kept;
         let left = Left {
+            ready: kept.ready,
+            ready_by: kept.ready_by.map(Duration::from_micros),
+            failed: kept.failed,
             stopping: kept.stopping.map(Duration::from_micros),
             killed: kept.killed,
             exit: kept.exit,
@@ -216,16 +224,18 @@ impl EventLoop {
     }
 
     fn begin(&mut self) {
-        let subject = self.subject();
-        let message = Message::running(&subject, self.received.kept.ready);
-        let status = message::running(&subject);
+        let message = Message::running(&self.subject(), self.received.taken_over);
         self.say(&message);
-        self.told(notify::ready(&status));
-        if !self.received.kept.ready {
-            self.keep(|kept| kept.ready = true);
+        if let Phase::Starting { until } = self.state.phase {
+            self.tell_waiting(until);
+        } else if self.state.ready {
+            self.tell_ready();
         }
         if self.state.requested {
             self.told(notify::stopping("stopping"));
+        }
+        if let Some(why) = self.state.failed {
+            self.tell_failed(why);
         }
         if let Phase::Killing { .. } = self.state.phase {
             self.kill_all();
@@ -284,9 +294,10 @@ impl EventLoop {
                 while let Some(signal) = self.signals.read_signal().map_err(Error::Signals)? {
                     if signal.ssi_signo == Signal::SIGUSR1 as u32 {
                         self.pass_on()?;
-                    } else if signal.ssi_signo != Signal::SIGHUP as u32 {
-                        let heard = self.received.process.hears(self.rules.signal);
-                        self.event(Event::Stop { heard });
+                    } else if signal.ssi_signo == Signal::SIGTERM as u32
+                        || signal.ssi_signo == Signal::SIGINT as u32
+                    {
+                        self.stop();
                     }
                 }
             }
@@ -352,8 +363,52 @@ impl EventLoop {
         }
     }
 
+    fn stop(&mut self) {
+        let heard = self.received.process.hears(self.rules.signal);
+        self.event(Event::Stop { heard });
+    }
+
+    fn tell_ready(&mut self) {
+        let status = message::running(&self.subject());
+        self.told(notify::ready(&status));
+        if !self.received.kept.ready {
+            self.keep(|kept| kept.ready = true);
+        }
+    }
+
+    /// What is waited for, and for how long: systemd is to wait as long, and no longer.
+    fn tell_waiting(&mut self, until: Duration) {
+        let left = until.saturating_sub(now());
+        self.told(notify::status(&message::waiting(self.rules.ready, left)));
+        self.told(notify::extend_timeout(left + AFTER_US));
+    }
+
+    fn tell_failed(&mut self, why: Failure) {
+        match why {
+            // Its own time for the start is over too.
+            Failure::NotReady => {}
+            Failure::Watchdog => {
+                // systemd answers with the signal by which it ends a supervisor that hangs. It is blocked only
+                // now, so that one which hangs has not blocked it.
+                let mask = blocked().chain([Signal::SIGABRT]);
+                let mask = SigSet::from_iter(mask);
+                let blocked = mask
+                    .thread_block()
+                    .and_then(|()| self.signals.set_mask(&mask));
+                if let Err(errno) = blocked {
+                    return self.trouble(["SIGABRT cannot be blocked: ", errno.desc()].concat());
+                }
+                self.told(notify::watchdog_trigger());
+                self.told(notify::extend_timeout(self.rules.time_to_end(true)));
+            }
+        }
+    }
+
     fn act(&mut self, action: Action) {
         match action {
+            Action::TellReady => self.tell_ready(),
+            Action::TellFailed(why) => self.tell_failed(why),
+            Action::Stop => self.stop(),
             Action::TellStopping(time) => {
                 self.told(notify::stopping("stopping"));
                 self.told(notify::extend_timeout(time));
@@ -363,8 +418,8 @@ impl EventLoop {
                     self.trouble(["its processes cannot be thawed: ", &error.to_string()].concat());
                 }
             }
-            Action::Signal => {
-                if let Err(error) = self.received.process.signal(self.rules.signal) {
+            Action::Signal(signal) => {
+                if let Err(error) = self.received.process.signal(signal) {
                     self.trouble(["it cannot be asked to stop: ", &error.to_string()].concat());
                 }
             }
@@ -374,9 +429,15 @@ impl EventLoop {
             }
             Action::RecordEnd => {
                 let State {
-                    killed, exit, oom, ..
+                    failed,
+                    killed,
+                    exit,
+                    oom,
+                    ..
                 } = self.state;
-                self.keep(|kept| (kept.killed, kept.exit, kept.oom) = (killed, exit, oom));
+                self.keep(|kept| {
+                    (kept.failed, kept.killed, kept.exit, kept.oom) = (failed, killed, exit, oom);
+                });
             }
             Action::KillAll => self.kill_all(),
             Action::Say(notice) => {
@@ -418,7 +479,10 @@ impl EventLoop {
 
     /// Becomes the supervisor that is installed now. One that is about to end anyway ends.
     fn pass_on(&mut self) -> Result<(), Error> {
-        if !matches!(self.state.phase, Phase::Running | Phase::Stopping { .. }) {
+        if !matches!(
+            self.state.phase,
+            Phase::Starting { .. } | Phase::Running | Phase::Stopping { .. }
+        ) {
             return Ok(());
         }
         match descriptors::pass_on(&self.received) {
@@ -639,7 +703,11 @@ impl EventLoop {
         Subject {
             name: self.received.document.name.as_str(),
             pid: self.received.process.pid(),
-            stop_signal: self.rules.signal,
+            ready: self.rules.ready,
+            stop_signal: match self.state.failed {
+                Some(why) => why.signal(&self.rules),
+                None => self.rules.signal,
+            },
             stop_timeout: self.rules.timeout,
             memory_limit: self.memory_limit,
         }
@@ -653,14 +721,19 @@ impl EventLoop {
     }
 }
 
-/// From now on these signals are events, and wait until they are looked at.
-pub fn block_signals() -> Result<SigSet, Error> {
-    let mask = SigSet::from_iter([
+fn blocked() -> impl Iterator<Item = Signal> {
+    [
         Signal::SIGTERM,
         Signal::SIGINT,
         Signal::SIGHUP,
         Signal::SIGUSR1,
-    ]);
+    ]
+    .into_iter()
+}
+
+/// From now on these signals are events, and wait until they are looked at.
+pub fn block_signals() -> Result<SigSet, Error> {
+    let mask = SigSet::from_iter(blocked());
     mask.thread_block().map_err(Error::Signals)?;
     Ok(mask)
 }

@@ -9,11 +9,11 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-use super::policy::{Exit, Killed};
+use super::policy::{Exit, Failure, Killed};
 use crate::handover::{Error, FD_KEPT, VERSION, memfd};
 use crate::journal::relay::Sent;
 
-const WORDS: usize = 13;
+const WORDS: usize = 15;
 
 /// What changes while a box lives, and must survive its supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,6 +34,10 @@ pub struct Kept {
     pub exit: Option<Exit>,
     /// It was killed for want of memory.
     pub oom: bool,
+    /// The supervisor ends the box for this, or has.
+    pub failed: Option<Failure>,
+    /// The box has asked for more time to become ready: until this `CLOCK_MONOTONIC` in microseconds.
+    pub ready_by: Option<u64>,
 }
 
 /// The memfd of a [`Kept`].
@@ -120,6 +124,12 @@ fn encode(kept: &Kept) -> [u64; WORDS] {
             Exit::Unknown => UNKNOWN,
         })),
         kept.oom.into(),
+        match kept.failed {
+            None => 0,
+            Some(Failure::NotReady) => 1,
+            Some(Failure::Watchdog) => 2,
+        },
+        optional(kept.ready_by),
     ]
 }
 
@@ -141,6 +151,8 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
         killed,
         exit,
         oom,
+        failed,
+        ready_by,
     ] = words;
     if version != u64::from(VERSION) {
         return Err(Error::Version {
@@ -173,6 +185,12 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
             },
         }),
         oom: oom != 0,
+        failed: match failed {
+            0 => None,
+            1 => Some(Failure::NotReady),
+            _ => Some(Failure::Watchdog),
+        },
+        ready_by: ready_by.checked_sub(1),
     })
 }
 
@@ -204,6 +222,8 @@ mod tests {
                 dumped: true,
             }),
             oom: true,
+            failed: Some(Failure::Watchdog),
+            ready_by: Some(0),
         };
         record.save(&kept).expect("saves");
         assert_eq!(record.load().expect("loads"), kept);
@@ -213,6 +233,7 @@ mod tests {
             assert_eq!(record.load().expect("loads"), kept);
         }
         kept.stopping = None;
+        kept.failed = Some(Failure::NotReady);
         kept.stdout.within_line = None;
         record.save(&kept).expect("saves");
         let heir = Record::adopt(record.0.try_clone().expect("duplicates").into());

@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
-use super::policy::{self, Exit, KILL_WAIT, Killed, Notice, Outcome, Result};
+use super::policy::{self, Exit, Failure, KILL_WAIT, Killed, Notice, Outcome, Result};
 use super::process::signal_name;
 use crate::journal::native::field;
+use crate::plan::ReadyWhen;
 
 /// Identifier of the supervisor's own entries; those of the payload have the box's name.
 const IDENTIFIER: &[u8] = b"box-supervisor";
@@ -36,6 +37,8 @@ pub struct Subject<'a> {
     pub name: &'a str,
     /// Pid of its first process.
     pub pid: i32,
+    /// What makes it ready.
+    pub ready: ReadyWhen,
     /// The signal that asks it to stop.
     pub stop_signal: i32,
     /// From that to the kill of all.
@@ -66,6 +69,17 @@ impl Message {
         let status = status_of(notice, subject);
         Some(match notice {
             Notice::Stopping | Notice::Killed(Killed::Unheard) => return None,
+            Notice::Ready => Message::info(
+                "4b8284ea54234e3d8b194000bd63b774",
+                format!("box {name} is ready"),
+            ),
+            Notice::Failed(_) => Message {
+                priority: Priority::Error,
+                ..Message::info(
+                    "86d6254a23a74dbc8f092a8be598dd92",
+                    format!("box {name} {status}"),
+                )
+            },
             Notice::Killed(Killed::Timeout) => Message {
                 priority: Priority::Warning,
                 ..Message::info(
@@ -190,9 +204,21 @@ pub fn running(subject: &Subject<'_>) -> String {
     format!("running, pid {}", subject.pid)
 }
 
+/// The line in `systemctl status` while a box is waited for.
+pub fn waiting(for_what: ReadyWhen, left: Duration) -> String {
+    let what = match for_what {
+        ReadyWhen::Started => "its command to be executed",
+        ReadyWhen::Notify => "READY=1 from the box",
+    };
+    let left = Duration::from_millis(left.as_millis() as u64);
+    format!("starting: waits for {what}, for {left:?} at most")
+}
+
 /// The line in `systemctl status` after a notice.
 pub fn status_of(notice: Notice, subject: &Subject<'_>) -> String {
     match notice {
+        Notice::Ready => running(subject),
+        Notice::Failed(why) => failed(why, subject).to_owned(),
         Notice::Stopping => format!(
             "stopping: {} was sent, all is killed after {:?}",
             signal_name(subject.stop_signal),
@@ -220,7 +246,10 @@ pub fn status_of(notice: Notice, subject: &Subject<'_>) -> String {
 }
 
 fn ended(outcome: Outcome, subject: &Subject<'_>) -> String {
-    match (outcome.result, outcome.exit) {
+    if let Some(why) = outcome.failed {
+        return format!("was ended: it {}", failed(why, subject));
+    }
+    let how = match (outcome.result, outcome.exit) {
         (Result::OomKill, _) => format!("was killed: {}", out_of_memory(subject)),
         (Result::Timeout, _) => format!(
             "was killed: it did not stop within {:?} of {}",
@@ -244,6 +273,23 @@ fn ended(outcome: Outcome, subject: &Subject<'_>) -> String {
              started it, and kernels before 6.15 keep no record"
                 .to_owned()
         }
+    };
+    match outcome.ready {
+        true => how,
+        false => [&how, " before it was ready"].concat(),
+    }
+}
+
+/// What a box did that ends it.
+fn failed(why: Failure, subject: &Subject<'_>) -> &'static str {
+    match (why, subject.ready) {
+        (Failure::NotReady, ReadyWhen::Started) => {
+            "was not ready within the timeout in [ready] of its definition"
+        }
+        (Failure::NotReady, ReadyWhen::Notify) => {
+            "did not say READY=1 within the timeout in [ready] of its definition"
+        }
+        (Failure::Watchdog, _) => "did not feed its watchdog in time",
     }
 }
 
@@ -271,6 +317,7 @@ mod tests {
     const SUBJECT: Subject<'static> = Subject {
         name: "web",
         pid: 42,
+        ready: ReadyWhen::Started,
         stop_signal: 15,
         stop_timeout: Duration::from_secs(10),
         memory_limit: Some(64 << 20),
@@ -281,6 +328,8 @@ mod tests {
             result,
             exit,
             status: 0,
+            failed: None,
+            ready: true,
         })
     }
 
@@ -346,7 +395,7 @@ mod tests {
             .split('"')
             .filter(|text| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
             .collect();
-        assert_eq!(ids.len(), 8);
+        assert_eq!(ids.len(), 10);
         for id in ids {
             assert!(catalog.contains(&format!("-- {id}\n")), "{id}");
         }

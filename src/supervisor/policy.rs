@@ -1,20 +1,26 @@
 //! What the supervisor decides: `(State, Event, now) -> (State, Actions)`, without a system call.
 //!
 //! ```text
-//!              Stop                    Deadline: kill all
-//!   Running ──────────► Stopping ─────────────────────────┐
-//!      │   signal          │                              ▼
-//!      │                   │ Exited: kill the rest     Killing ◄─┐
-//!      │                   └─────────────────────────►    │      │ Exited or Empty,
-//!      │ Exited: kill the rest                            │ ─────┘ one is missing
-//!      │ Stop that would go unheard: kill all             │
-//!      └─────────────────────────────────────────────►    │ both known, or Deadline
-//!                                                         ▼
-//!                                                     Draining
-//!                                                         │ OutputSent, or Deadline
-//!                                                         ▼
-//!                                                       Ended
+//!             Ready              Stop, or Failed: a signal
+//!   Starting ───────► Running ────────────────────────────► Stopping
+//!      │ Deadline        │                                   │    │ Deadline: kill all
+//!      ▼                 │ Exited: kill the rest             │    ▼
+//!   Overdue ────────►    │ a signal that would go unheard:   │  Killing ◄─┐ Exited or Empty,
+//!      Stop, or Deadline │ kill all                          │    │ ──────┘ one is missing
+//!                        └───────────────────────────────────┴──► │
+//!                                                                 │ both known, or Deadline
+//!                                                                 ▼
+//!                                                             Draining
+//!                                                                 │ OutputSent, or Deadline
+//!                                                                 ▼
+//!                                                               Ended
 //! ```
+//!
+//! A box that is ready as soon as it is started begins in Running. What leads out of Running leads out of Starting
+//! and Overdue too.
+//!
+//! What is not ready in time is systemd's to stop, whose own time for the start ends just then: only so does the
+//! unit's result become `timeout`. If no stop comes, Overdue asks for one itself.
 //!
 //! The first process takes its whole pid namespace with it, but a process that came in by another way, such as
 //! `boxctl exec`, may outlive it in the cgroup. So whatever ends a box, all of its cgroup is killed, and its
@@ -23,6 +29,8 @@
 //! Times are those of `CLOCK_MONOTONIC`, which stands still while the machine sleeps.
 
 use std::time::Duration;
+
+use crate::plan::ReadyWhen;
 
 /// From the kill of all to the admission that the kernel does not let go of them.
 pub const KILL_WAIT: Duration = Duration::from_secs(10);
@@ -44,12 +52,19 @@ pub const REBOOTED: i32 = libc::SIGHUP;
 /// same.
 pub const REBOOT_STATUS: u8 = 133;
 
+/// From the moment a box is overdue until the supervisor no longer waits for systemd to stop it.
+pub const OVERDUE_WAIT: Duration = Duration::from_secs(5);
+
 /// A first process killed so soon after the kernel killed for memory was killed for memory.
 const OOM_WINDOW: Duration = Duration::from_secs(10);
 
-/// How a box is stopped, as its document says.
+/// How a box becomes ready and is stopped, as its document says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
+    /// What makes it ready.
+    pub ready: ReadyWhen,
+    /// When it must be ready at the latest.
+    pub ready_by: Duration,
     /// Asks the first process to stop.
     pub signal: i32,
     /// From the signal to the kill of all.
@@ -82,10 +97,40 @@ pub enum Killed {
     Unheard,
 }
 
+/// Why the supervisor ends a box that nobody asked it to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// It was not ready in time.
+    NotReady,
+    /// Its watchdog was not fed in time, or it asked to be treated so.
+    Watchdog,
+}
+
+impl Failure {
+    /// The signal that ends such a box; a watchdog's is that of `WatchdogSignal=` in systemd.service(5), whose
+    /// core tells what hung.
+    pub fn signal(self, rules: &Rules) -> i32 {
+        match self {
+            Failure::NotReady => rules.signal,
+            Failure::Watchdog => libc::SIGABRT,
+        }
+    }
+}
+
 /// Where a box is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// It runs.
+    /// It runs, and is not ready yet.
+    Starting {
+        /// Then it is overdue.
+        until: Duration,
+    },
+    /// It was not ready in time, and systemd is about to stop it.
+    Overdue {
+        /// Then it is stopped in any case.
+        until: Duration,
+    },
+    /// It is ready.
     Running,
     /// It was asked to stop.
     Stopping {
@@ -115,6 +160,10 @@ pub struct State {
     pub phase: Phase,
     /// A stop was asked for.
     pub requested: bool,
+    /// The supervisor ends it for this, or has.
+    pub failed: Option<Failure>,
+    /// It has been ready.
+    pub ready: bool,
     /// The supervisor killed it.
     pub killed: Option<Killed>,
     /// How the first process ended, once it did.
@@ -130,6 +179,12 @@ pub struct State {
 /// What an earlier supervisor left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Left {
+    /// It told systemd that the box is ready.
+    pub ready: bool,
+    /// The time to become ready ends then: the box asked for more than the rules give it.
+    pub ready_by: Option<Duration>,
+    /// It ends the box for this.
+    pub failed: Option<Failure>,
     /// It sent the stop signal then.
     pub stopping: Option<Duration>,
     /// It killed the box.
@@ -143,6 +198,23 @@ pub struct Left {
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
+    /// The box is ready by this measure; it counts if it is the one of the rules.
+    Ready {
+        /// What says so.
+        by: ReadyWhen,
+    },
+    /// The box says that its start takes longer, until then.
+    Extended {
+        /// On the clock of all times here.
+        until: Duration,
+    },
+    /// The box is to end for this.
+    Failed {
+        /// Why.
+        why: Failure,
+        /// The first process handles, blocks or ignores the signal for that.
+        heard: bool,
+    },
     /// systemd, or somebody with a signal, wants the box to end.
     Stop {
         /// The first process handles, blocks or ignores the stop signal, so it will have its say.
@@ -168,12 +240,18 @@ pub enum Event {
 /// What is to be done, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
+    /// Tell systemd that the box is ready, and keep that in mind for a supervisor to come.
+    TellReady,
+    /// Tell systemd that the service has failed for this, where it has a way to be told.
+    TellFailed(Failure),
+    /// Bring about [`Event::Stop`].
+    Stop,
     /// Tell systemd that the box is being stopped, and that it may take so long.
     TellStopping(Duration),
     /// Thaw the cgroup: a frozen process hears no signal.
     Thaw,
-    /// Send the stop signal to the first process.
-    Signal,
+    /// Send this signal to the first process.
+    Signal(i32),
     /// Keep in mind, for a supervisor to come, that the box is being stopped since now.
     RecordStop,
     /// Keep in mind what happened to the box, for a supervisor to come.
@@ -191,6 +269,10 @@ pub enum Action {
 /// Something worth saying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
+    /// It is ready, after it was waited for.
+    Ready,
+    /// It is to end for this.
+    Failed(Failure),
     /// The stop signal was sent.
     Stopping,
     /// All is killed, for this reason.
@@ -210,6 +292,10 @@ pub struct Outcome {
     pub result: Result,
     /// How its first process ended.
     pub exit: Exit,
+    /// It was ended for this.
+    pub failed: Option<Failure>,
+    /// It had been ready.
+    pub ready: bool,
     /// The exit status that says so to systemd.
     pub status: u8,
 }
@@ -229,8 +315,12 @@ pub enum Result {
     Reboot,
     /// Killed by the kernel for want of memory.
     OomKill,
-    /// Killed because it did not stop in time.
+    /// Killed because it did not stop in time, or ended because it was not ready in time.
     Timeout,
+    /// Ended because its watchdog was not fed in time.
+    Watchdog,
+    /// Of itself with status 0, before it was ready.
+    Protocol,
     /// Nobody can say.
     Unknown,
 }
@@ -246,8 +336,30 @@ impl Result {
             Result::Reboot => "reboot",
             Result::OomKill => "oom-kill",
             Result::Timeout => "timeout",
+            Result::Watchdog => "watchdog",
+            Result::Protocol => "protocol",
             Result::Unknown => "unknown",
         }
+    }
+}
+
+impl Rules {
+    /// The most that is left of a box's life once it is asked to end.
+    pub fn time_to_end(&self, heard: bool) -> Duration {
+        let grace = if heard { self.timeout } else { Duration::ZERO };
+        grace + KILL_WAIT + DRAIN_MAX
+    }
+}
+
+impl Phase {
+    fn is_before_the_kill(self) -> bool {
+        matches!(
+            self,
+            Phase::Starting { .. }
+                | Phase::Overdue { .. }
+                | Phase::Running
+                | Phase::Stopping { .. }
+        )
     }
 }
 
@@ -255,15 +367,24 @@ impl State {
     /// Where an earlier supervisor left off; one that runs, if there was none.
     pub fn begin(rules: &Rules, left: &Left, now: Duration) -> State {
         let until = now + KILL_WAIT;
-        State {
-            phase: match (left.stopping, left.killed, left.exit) {
-                (_, _, Some(_)) | (_, Some(_), _) => Phase::Killing { until },
-                (Some(since), None, None) => Phase::Stopping {
-                    until: since + rules.timeout,
-                },
-                (None, None, None) => Phase::Running,
+        let ready = left.ready || rules.ready == ReadyWhen::Started;
+        let phase = match (left.stopping, left.failed) {
+            _ if left.exit.is_some() || left.killed.is_some() => Phase::Killing { until },
+            (Some(since), _) => Phase::Stopping {
+                until: since + rules.timeout,
             },
-            requested: left.stopping.is_some() || left.killed.is_some(),
+            // Its supervisor was killed while it said so.
+            (None, Some(_)) => Phase::Killing { until },
+            (None, None) if ready => Phase::Running,
+            (None, None) => Phase::Starting {
+                until: left.ready_by.unwrap_or(rules.ready_by),
+            },
+        };
+        State {
+            phase,
+            requested: left.failed.is_none() && (left.stopping.is_some() || left.killed.is_some()),
+            failed: left.failed,
+            ready,
             killed: left.killed,
             exit: left.exit,
             oom: left.oom,
@@ -276,7 +397,9 @@ impl State {
     pub fn deadline(&self) -> Option<Duration> {
         match self.phase {
             Phase::Running | Phase::Ended => None,
-            Phase::Stopping { until }
+            Phase::Starting { until }
+            | Phase::Overdue { until }
+            | Phase::Stopping { until }
             | Phase::Killing { until }
             | Phase::Draining { until, .. } => Some(until),
         }
@@ -288,31 +411,51 @@ impl State {
         let mut actions = Vec::new();
         match (self.phase, event) {
             (Phase::Ended, _) => {}
-            (Phase::Running, Event::Stop { heard }) => {
+            (Phase::Starting { .. }, Event::Ready { by }) if by == rules.ready => {
+                self.ready = true;
+                self.phase = Phase::Running;
+                actions.extend([Action::TellReady, Action::Say(Notice::Ready)]);
+            }
+            (Phase::Starting { until }, Event::Extended { until: later }) => {
+                let until = until.max(later);
+                self.phase = Phase::Starting { until };
+            }
+            (Phase::Starting { .. }, Event::Deadline) => {
+                self.failed = Some(Failure::NotReady);
+                self.phase = Phase::Overdue {
+                    until: now + OVERDUE_WAIT,
+                };
+                actions.extend([
+                    Action::RecordEnd,
+                    Action::Say(Notice::Failed(Failure::NotReady)),
+                    Action::TellFailed(Failure::NotReady),
+                ]);
+            }
+            (Phase::Overdue { .. }, Event::Deadline) => actions.push(Action::Stop),
+            (
+                Phase::Starting { .. } | Phase::Overdue { .. } | Phase::Running,
+                Event::Stop { heard },
+            ) => {
                 self.requested = true;
-                actions.push(Action::TellStopping(if heard {
-                    rules.timeout + KILL_WAIT + DRAIN_MAX
-                } else {
-                    KILL_WAIT + DRAIN_MAX
-                }));
+                actions.push(Action::TellStopping(rules.time_to_end(heard)));
                 if heard {
-                    self.phase = Phase::Stopping {
-                        until: now + rules.timeout,
-                    };
-                    actions.extend([
-                        Action::Say(Notice::Stopping),
-                        Action::Signal,
-                        Action::RecordStop,
-                        Action::Thaw,
-                    ]);
-                } else {
-                    self.kill(Killed::Unheard, now, &mut actions);
+                    actions.push(Action::Say(Notice::Stopping));
                 }
+                self.ask(rules.signal, heard, now, rules, &mut actions);
+            }
+            (Phase::Starting { .. } | Phase::Running, Event::Failed { why, heard }) => {
+                self.failed = Some(why);
+                actions.extend([
+                    Action::RecordEnd,
+                    Action::Say(Notice::Failed(why)),
+                    Action::TellFailed(why),
+                ]);
+                self.ask(why.signal(rules), heard, now, rules, &mut actions);
             }
             (Phase::Stopping { .. }, Event::Deadline) => {
                 self.kill(Killed::Timeout, now, &mut actions);
             }
-            (Phase::Running | Phase::Stopping { .. }, Event::Exited(exit)) => {
+            (phase, Event::Exited(exit)) if phase.is_before_the_kill() => {
                 self.exited(exit, now, &mut actions);
                 actions.push(Action::KillAll);
                 self.phase = Phase::Killing {
@@ -320,7 +463,7 @@ impl State {
                 };
                 self.drain_if_gone(now);
             }
-            (Phase::Running | Phase::Stopping { .. }, Event::Empty) => self.empty = true,
+            (phase, Event::Empty) if phase.is_before_the_kill() => self.empty = true,
             (Phase::Killing { .. }, Event::Exited(exit)) => {
                 if self.exit.is_none() {
                     self.exited(exit, now, &mut actions);
@@ -359,14 +502,38 @@ impl State {
                 }
                 self.requested = true;
             }
-            (Phase::Draining { .. }, Event::Exited(_) | Event::Empty)
-            | (Phase::Running, Event::Deadline)
-            | (
-                Phase::Running | Phase::Stopping { .. } | Phase::Killing { .. },
-                Event::OutputSent | Event::OutputTaken,
+            // In a phase of which nothing above speaks, these mean nothing.
+            (
+                _,
+                Event::Ready { .. }
+                | Event::Extended { .. }
+                | Event::Failed { .. }
+                | Event::Exited(_)
+                | Event::Empty
+                | Event::OutputSent
+                | Event::OutputTaken
+                | Event::Deadline,
             ) => {}
         }
         (self, actions)
+    }
+
+    /// Asks the box to end by this signal, or kills it if the signal would go unheard.
+    fn ask(
+        &mut self,
+        signal: i32,
+        heard: bool,
+        now: Duration,
+        rules: &Rules,
+        actions: &mut Vec<Action>,
+    ) {
+        if !heard {
+            return self.kill(Killed::Unheard, now, actions);
+        }
+        self.phase = Phase::Stopping {
+            until: now + rules.timeout,
+        };
+        actions.extend([Action::Signal(signal), Action::RecordStop, Action::Thaw]);
     }
 
     fn kill(&mut self, why: Killed, now: Duration, actions: &mut Vec<Action>) {
@@ -374,11 +541,11 @@ impl State {
         self.phase = Phase::Killing {
             until: now + KILL_WAIT,
         };
-        actions.extend([
-            Action::Say(Notice::Killed(why)),
-            Action::RecordEnd,
-            Action::KillAll,
-        ]);
+        // A failure has been told already, and no stop was asked for that could go unheard.
+        if self.failed.is_none() || why != Killed::Unheard {
+            actions.push(Action::Say(Notice::Killed(why)));
+        }
+        actions.extend([Action::RecordEnd, Action::KillAll]);
     }
 
     fn exited(&mut self, exit: Exit, now: Duration, actions: &mut Vec<Action>) {
@@ -427,9 +594,15 @@ impl State {
             Exit::Unknown => true,
         });
         let (result, status) = match (killed, exit) {
+            _ if self.failed == Some(Failure::NotReady) => (Result::Timeout, KILLED),
+            _ if self.failed == Some(Failure::Watchdog) => {
+                (Result::Watchdog, by_signal(libc::SIGABRT))
+            }
             (Some(Killed::Timeout), _) => (Result::Timeout, KILLED),
             (Some(Killed::Unheard), _) => (Result::Success, 0),
             (None, _) if self.oom => (Result::OomKill, KILLED),
+            // systemd calls it a failure of its own accord.
+            (None, Exit::Status(0)) if !self.ready && !self.requested => (Result::Protocol, 0),
             (None, Exit::Status(0)) => (Result::Success, 0),
             (None, Exit::Status(status)) if self.requested && status == by_signal(rules.signal) => {
                 (Result::Success, 0)
@@ -459,6 +632,8 @@ impl State {
         Outcome {
             result,
             exit,
+            failed: self.failed,
+            ready: self.ready,
             status,
         }
     }

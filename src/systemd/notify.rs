@@ -67,8 +67,9 @@ pub fn stopping(text: &str) -> Result<(), Error> {
 ///
 /// [`Error::Send`].
 pub fn extend_timeout(by: Duration) -> Result<(), Error> {
-    let usec = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);
-    send(&[NotifyState::ExtendTimeoutUsec(usec)])
+    // The crate's own way of saying it ends at 71 minutes.
+    let assignment = format!("EXTEND_TIMEOUT_USEC={}", by.as_micros());
+    send(&[NotifyState::Custom(&assignment)])
 }
 
 /// We are alive.
@@ -78,6 +79,15 @@ pub fn extend_timeout(by: Duration) -> Result<(), Error> {
 /// [`Error::Send`].
 pub fn watchdog() -> Result<(), Error> {
     send(&[NotifyState::Watchdog])
+}
+
+/// The service has failed as if it had not been heard of in time: `WatchdogSignal=` and `Restart=` follow.
+///
+/// # Errors
+///
+/// [`Error::Send`].
+pub fn watchdog_trigger() -> Result<(), Error> {
+    send(&[NotifyState::WatchdogTrigger])
 }
 
 /// How often systemd wants to hear [`watchdog`] at least; `WatchdogSec=` of systemd.service(5).

@@ -103,6 +103,8 @@ impl Running {
             scope: plan.scope.unit.clone(),
             ids: plan.ids,
             root: "host".to_owned(),
+            ready: boxd::plan::ReadyWhen::Started,
+            ready_by: 0,
             stop_signal: plan.stop.signal,
             stop_timeout: plan.stop.timeout,
         };

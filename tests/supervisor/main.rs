@@ -145,6 +145,8 @@ fn begin(
         scope: "box-test.scope".into(),
         ids: None,
         root: "host".into(),
+        ready: boxd::plan::ReadyWhen::Started,
+        ready_by: 0,
         stop_signal: libc::SIGTERM,
         stop_timeout: Duration::from_millis(stop_timeout),
     })

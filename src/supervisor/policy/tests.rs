@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 
 const RULES: Rules = Rules {
+    ready: ReadyWhen::Started,
+    ready_by: Duration::ZERO,
     signal: libc::SIGTERM,
     timeout: Duration::from_secs(5),
 };
@@ -136,7 +138,7 @@ fn a_stop_is_told_then_signalled_then_recorded() {
         [
             Action::TellStopping(seconds(75)),
             Action::Say(Notice::Stopping),
-            Action::Signal,
+            Action::Signal(libc::SIGTERM),
             Action::RecordStop,
             Action::Thaw,
         ]
@@ -164,6 +166,8 @@ fn a_box_that_ignores_the_signal_is_killed_when_its_time_is_over() {
             Action::Say(Notice::Ended(Outcome {
                 result: Result::Timeout,
                 exit: SIGKILL,
+                failed: None,
+                ready: true,
                 status: 137
             })),
             Action::Exit(137)
@@ -194,7 +198,7 @@ fn a_box_deaf_to_the_signal_is_killed_at_once_and_counts_as_stopped() {
         (7, Event::OutputSent),
     ];
     assert_eq!(status(&events), (Result::Success, 0));
-    assert!(!run(&events).1.contains(&Action::Signal));
+    assert!(!run(&events).1.contains(&Action::Signal(libc::SIGTERM)));
 }
 
 #[test]
@@ -267,8 +271,174 @@ fn an_end_an_earlier_supervisor_saw_is_reported_by_its_heir() {
     assert_eq!(state.outcome(&RULES).result, Result::Timeout);
 }
 
+const NOTIFY: Rules = Rules {
+    ready: ReadyWhen::Notify,
+    ready_by: Duration::from_secs(30),
+    ..RULES
+};
+
+fn run_from_start(events: &[(u64, Event)]) -> (State, Vec<Action>) {
+    let mut state = State::begin(&NOTIFY, &Left::default(), Duration::ZERO);
+    let mut all = Vec::new();
+    for (at, event) in events {
+        let actions;
+        (state, actions) = state.after(*event, seconds(*at), &NOTIFY);
+        all.extend(actions);
+    }
+    (state, all)
+}
+
+#[test]
+fn a_box_is_ready_when_what_its_rules_name_says_so() {
+    let by = |by| Event::Ready { by };
+    let (state, actions) = run_from_start(&[(1, by(ReadyWhen::Started))]);
+    assert_eq!(state.phase, Phase::Starting { until: seconds(30) });
+    assert_eq!(actions, []);
+    let (state, actions) =
+        run_from_start(&[(1, by(ReadyWhen::Notify)), (2, by(ReadyWhen::Notify))]);
+    assert_eq!(state.phase, Phase::Running);
+    assert_eq!(actions, [Action::TellReady, Action::Say(Notice::Ready)]);
+}
+
+#[test]
+fn a_box_that_is_not_ready_in_time_is_left_to_systemd_and_then_stopped() {
+    let overdue = (30, Event::Deadline);
+    let (state, actions) = run_from_start(&[overdue]);
+    assert_eq!(state.phase, Phase::Overdue { until: seconds(35) });
+    assert_eq!(
+        actions,
+        [
+            Action::RecordEnd,
+            Action::Say(Notice::Failed(Failure::NotReady)),
+            Action::TellFailed(Failure::NotReady),
+        ]
+    );
+    let (_, actions) = run_from_start(&[overdue, (35, Event::Deadline)]);
+    assert_eq!(actions.last(), Some(&Action::Stop));
+    // Too late is too late.
+    let ready = Event::Ready {
+        by: ReadyWhen::Notify,
+    };
+    for exit in [Exit::Status(0), SIGKILL] {
+        let (state, actions) = run_from_start(&[
+            overdue,
+            (30, ready),
+            (31, STOP),
+            (32, Event::Exited(exit)),
+            (32, Event::Empty),
+            (32, Event::OutputSent),
+        ]);
+        assert!(actions.contains(&Action::Signal(libc::SIGTERM)));
+        assert_eq!(actions.last(), Some(&Action::Exit(137)));
+        assert_eq!(state.outcome(&NOTIFY).result, Result::Timeout);
+    }
+}
+
+#[test]
+fn more_time_is_only_ever_more() {
+    let extended = |until| Event::Extended {
+        until: seconds(until),
+    };
+    let (state, _) = run_from_start(&[(1, extended(20))]);
+    assert_eq!(state.deadline(), Some(seconds(30)));
+    let (state, _) = run_from_start(&[(1, extended(90))]);
+    assert_eq!(state.deadline(), Some(seconds(90)));
+}
+
+#[test]
+fn a_box_that_ends_before_it_is_ready_has_failed() {
+    for (exit, expected) in [
+        (Exit::Status(0), (Result::Protocol, 0)),
+        (Exit::Status(3), (Result::ExitCode, 3)),
+    ] {
+        let (state, actions) = run_from_start(&[
+            (1, Event::Exited(exit)),
+            (1, Event::Empty),
+            (1, Event::OutputSent),
+        ]);
+        let outcome = state.outcome(&NOTIFY);
+        assert_eq!((outcome.result, outcome.status), expected);
+        assert!(!outcome.ready);
+        assert_eq!(actions.last(), Some(&Action::Exit(expected.1)));
+    }
+    let (state, actions) = run_from_start(&[
+        (1, STOP),
+        (1, Event::Exited(Exit::Status(0))),
+        (1, Event::Empty),
+        (1, Event::OutputSent),
+    ]);
+    assert_eq!(state.outcome(&NOTIFY).result, Result::Success);
+    assert_eq!(actions.last(), Some(&Action::Exit(0)));
+}
+
+#[test]
+fn a_box_whose_watchdog_starves_is_aborted_and_killed_if_that_goes_unheard() {
+    let failed = |heard| Event::Failed {
+        why: Failure::Watchdog,
+        heard,
+    };
+    let (state, actions) = run(&[(1, failed(true)), (2, failed(true))]);
+    assert_eq!(state.phase, Phase::Stopping { until: seconds(6) });
+    assert_eq!(
+        actions,
+        [
+            Action::RecordEnd,
+            Action::Say(Notice::Failed(Failure::Watchdog)),
+            Action::TellFailed(Failure::Watchdog),
+            Action::Signal(libc::SIGABRT),
+            Action::RecordStop,
+            Action::Thaw,
+        ]
+    );
+    let (_, actions) = run(&[(1, failed(false))]);
+    assert_eq!(actions[3..], [Action::RecordEnd, Action::KillAll]);
+    for exit in [Exit::Status(0), SIGKILL, Exit::Unknown] {
+        let events = [
+            (1, failed(true)),
+            (6, Event::Deadline),
+            (6, Event::Exited(exit)),
+            (6, Event::Empty),
+            (6, Event::OutputSent),
+        ];
+        assert_eq!(status(&events), (Result::Watchdog, 134));
+    }
+}
+
+#[test]
+fn an_heir_waits_for_what_is_left_of_the_time_and_knows_a_failure() {
+    let begin = |left: Left| State::begin(&NOTIFY, &left, seconds(20));
+    assert_eq!(begin(Left::default()).deadline(), Some(seconds(30)));
+    let extended = Left {
+        ready_by: Some(seconds(90)),
+        ..Left::default()
+    };
+    assert_eq!(begin(extended).deadline(), Some(seconds(90)));
+    let ready = Left {
+        ready: true,
+        ..Left::default()
+    };
+    assert_eq!(begin(ready).phase, Phase::Running);
+    let failed = Left {
+        failed: Some(Failure::Watchdog),
+        ..Left::default()
+    };
+    let state = begin(failed);
+    assert!(matches!(state.phase, Phase::Killing { .. }));
+    assert_eq!(state.outcome(&NOTIFY).result, Result::Watchdog);
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
+        prop_oneof![Just(ReadyWhen::Started), Just(ReadyWhen::Notify)]
+            .prop_map(|by| Event::Ready { by }),
+        (0..200u64).prop_map(|until| Event::Extended {
+            until: seconds(until)
+        }),
+        (
+            prop_oneof![Just(Failure::NotReady), Just(Failure::Watchdog)],
+            any::<bool>()
+        )
+            .prop_map(|(why, heard)| Event::Failed { why, heard }),
         any::<bool>().prop_map(|heard| Event::Stop { heard }),
         prop_oneof![
             any::<u8>().prop_map(Exit::Status),
@@ -310,25 +480,33 @@ proptest! {
         events in prop::collection::vec((any_event(), 0..4_000u64), 0..40),
         stopping in any::<bool>(),
         ended in any::<bool>(),
+        ready in any::<bool>(),
+        rules in prop_oneof![Just(RULES), Just(NOTIFY)],
     ) {
         let mut now = seconds(100);
         let left = Left {
+            ready,
             stopping: stopping.then_some(seconds(99)),
             exit: ended.then_some(Exit::Status(0)),
             ..Left::default()
         };
-        let mut state = State::begin(&RULES, &left, now);
+        let mut state = State::begin(&rules, &left, now);
         let mut exits = 0;
         // The loop kills again what is in this phase, from its begin on.
         let mut killed = ended;
         let mut step = |state: State, event, now| {
             let before = state;
-            let (state, actions) = state.after(event, now, &RULES);
+            let (mut state, mut actions) = state.after(event, now, &rules);
+            if actions.contains(&Action::Stop) {
+                let more;
+                (state, more) = state.after(STOP, now, &rules);
+                actions.extend(more);
+            }
             for action in &actions {
                 match action {
                     Action::KillAll => killed = true,
                     Action::Exit(_) => exits += 1,
-                    Action::Signal => assert!(!killed, "signals a box it has killed"),
+                    Action::Signal(_) => assert!(!killed, "signals a box it has killed"),
                     _ => {}
                 }
             }
@@ -361,7 +539,7 @@ proptest! {
             state = step(state, Event::Deadline, now);
         }
         prop_assert_eq!(state.phase, Phase::Ended);
-        prop_assert!(now <= asked + RULES.timeout + KILL_WAIT + DRAIN_MAX);
+        prop_assert!(now <= asked + rules.timeout + KILL_WAIT + DRAIN_MAX);
         prop_assert_eq!(exits, 1);
     }
 }
