@@ -1,12 +1,17 @@
 //! `boxd clean NAME`: what a box may have left behind, ended and removed. `ExecStopPost=` of its service, and
 //! the first thing each start does about an earlier life.
 //!
-//! A supervisor that was killed leaves a box that runs; systemd starts the next supervisor, and the box must
-//! still be there then. So the box is left alone when a signal ended the service's main process and nobody
-//! wants the service stopped.
+//! A supervisor that was killed leaves a box that runs, and the box must still be there for the next one. So it
+//! is left alone when a signal ended the service's main process and nobody wants the service stopped or started
+//! anew. The next supervisor is then called from here, and at once. systemd would start it by itself
+//! (`RestartForceExitStatus=`), and does if the bus is away; but only after `RestartSec=`, which is for the box,
+//! and until then a `systemctl stop` would run nothing that cleans up, and a `systemctl restart` would find the
+//! old box in the store; it would restart the boxes that require this one; and a few deaths in a row would reach
+//! the start limit and leave a box without an owner. Here a stop or restart is seen as long as the supervisor is
+//! away, and after many deaths in a row the next supervisor comes later, not never.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cgroup;
 use crate::launch::run_directory::{self, RunDirectory};
@@ -18,6 +23,18 @@ const DEATH: Duration = Duration::from_secs(10);
 
 /// How long the child of a launcher that was killed may take to die with it.
 const LAST_BREATH: Duration = Duration::from_secs(1);
+
+/// So many supervisors that die in a row are followed by another at once.
+const AT_ONCE: u32 = 3;
+
+/// Before the one after that; each further one is waited for twice as long.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// And no longer than this, which is less than systemd grants an `ExecStopPost=`.
+const PAUSE_MAX: Duration = Duration::from_secs(8);
+
+/// How often it is asked meanwhile whether the service is to stop.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The slice of all boxes.
 const SLICE: &str = "box.slice";
@@ -102,8 +119,8 @@ pub fn clean(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
         Err(error) => return Err(error.into()),
     };
     // Ended or not: how it ended is the next supervisor's to report, or `Restart=` would be asked about a signal
-    // that was not the box's.
-    if ending.is_accident() && directory.document().is_some() && !is_stop_wanted(name) {
+    // that was not the box's. A launch that was killed half-way has no heir: it is started anew.
+    if ending.is_accident() && directory.is_confirmed() && is_left_to_an_heir(name, &directory) {
         return Ok(Outcome::Left);
     }
     match clear(name, &directory) {
@@ -174,19 +191,61 @@ fn cgroups(name: &Name, known: Option<&Path>) -> Vec<PathBuf> {
     cgroups
 }
 
-/// Whether the operator or the shutdown wants the service to end. When systemd cannot be asked the answer is
-/// no: the next supervisor needs no bus, and a shutdown ends the scope in any case.
-fn is_stop_wanted(name: &Name) -> bool {
-    match Manager::connect().and_then(|manager| manager.pending_job(&name.unit())) {
-        Ok(job) => job.is_some_and(|job| job == "stop" || job.contains("restart")),
+/// Calls the next supervisor; false if there is to be none, since the operator or the shutdown wants the service
+/// to end, or to begin anew.
+///
+/// When systemd cannot be asked the box is left alone: the next supervisor needs no bus, and a shutdown ends the
+/// scope in any case.
+fn is_left_to_an_heir(name: &Name, directory: &RunDirectory) -> bool {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let now = Duration::from_secs(now.tv_sec.unsigned_abs());
+    let deaths = directory.count_death(now).unwrap_or_else(|error| {
+        tracing::warn!("{}", crate::journal::chain(&error));
+        1
+    });
+    let pause = pause(deaths);
+    if !pause.is_zero() {
+        tracing::error!(
+            "box {name} has lost {deaths} supervisors in a row; the box runs on, and the next one comes in {pause:?}"
+        );
+    }
+    match call_heir(name, pause) {
+        Ok(called) => called,
         Err(error) => {
             tracing::warn!(
-                "cannot see whether {} is to stop, so the box is left alone: {}",
+                "cannot call the next supervisor of box {name}, which is left to systemd and {}'s RestartSec=: {}",
                 name.unit(),
                 crate::journal::chain(&error)
             );
-            false
+            true
         }
+    }
+}
+
+fn call_heir(name: &Name, pause: Duration) -> Result<bool, systemd::Error> {
+    let manager = Manager::connect()?;
+    let unit = name.unit();
+    let begin = Instant::now();
+    loop {
+        let job = manager.pending_job(&unit)?;
+        if job.is_some_and(|job| job == "stop" || job.contains("restart")) {
+            return Ok(false);
+        }
+        let left = pause.saturating_sub(begin.elapsed());
+        if left.is_zero() {
+            break;
+        }
+        std::thread::sleep(left.min(LOOK_AGAIN));
+    }
+    manager.revive(&unit)?;
+    Ok(true)
+}
+
+/// How long the next supervisor is waited for when so many have died one soon after the other.
+fn pause(deaths: u32) -> Duration {
+    match deaths.checked_sub(AT_ONCE + 1) {
+        None => Duration::ZERO,
+        Some(more) => PAUSE_MAX.min(PAUSE * 2u32.saturating_pow(more)),
     }
 }
 
@@ -212,5 +271,14 @@ mod tests {
         assert!(!ending("exit-code", "exited").is_accident());
         // systemd killed it because it took too long to start or stop.
         assert!(!ending("timeout", "killed").is_accident());
+    }
+
+    #[test]
+    fn the_next_supervisor_comes_later_the_more_have_died() {
+        let milliseconds = |deaths| pause(deaths).as_millis();
+        assert_eq!(
+            [1, 3, 4, 5, 9, 10, u32::MAX].map(milliseconds),
+            [0, 0, 250, 500, 8000, 8000, 8000]
+        );
     }
 }

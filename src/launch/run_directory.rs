@@ -27,6 +27,12 @@ pub const DOCUMENT: &str = "document.json";
 /// Its name until the payload has been executed.
 const LAUNCHING: &str = "launching.json";
 
+/// Name of the file that counts the deaths of supervisors.
+const DEATHS: &str = "deaths";
+
+/// Deaths that lie further apart than this are no series.
+const SERIES: Duration = Duration::from_secs(60);
+
 /// A launcher that was killed may leave a child that has not closed the lock yet, and dies of it now.
 const LAST_BREATH: Duration = Duration::from_millis(500);
 
@@ -163,6 +169,24 @@ impl RunDirectory {
         fs::rename(self.path.join(LAUNCHING), &path).map_err(|source| Error::Write { path, source })
     }
 
+    /// Counts the death of a supervisor: how many this box has lost one soon after the other, this one included.
+    /// `now` is a time of a clock that only goes forward.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`].
+    pub fn count_death(&self, now: Duration) -> Result<u32, Error> {
+        let (count, last) = read(&self.path.join(DEATHS))
+            .and_then(|json| serde_json::from_slice(&json).ok())
+            .unwrap_or((0u32, Duration::ZERO));
+        let count = match now.saturating_sub(last) < SERIES {
+            true => count.saturating_add(1),
+            false => 1,
+        };
+        self.write_file(DEATHS, &(count, now))?;
+        Ok(count)
+    }
+
     /// Removes the directory with all in it.
     ///
     /// # Errors
@@ -260,6 +284,24 @@ mod tests {
             .expect("an owner that died holds nothing")
             .remove()
             .expect("it goes");
+    }
+
+    #[test]
+    fn deaths_are_counted_while_they_follow_each_other_closely() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let name: Name = "web".parse().expect("a name");
+        let directory = RunDirectory::claim_in(parent.path(), &name).expect("nobody has it");
+        let count = |seconds| {
+            directory
+                .count_death(Duration::from_secs(seconds))
+                .expect("counts")
+        };
+        assert_eq!(
+            [count(100), count(130), count(189), count(300)],
+            [1, 2, 3, 1]
+        );
+        std::fs::write(parent.path().join("web").join(DEATHS), "no JSON").expect("writes");
+        assert_eq!(count(301), 1);
     }
 
     #[test]

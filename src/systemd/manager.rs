@@ -285,6 +285,32 @@ impl Manager {
             .call(&format!("reset {unit}"), "ResetFailedUnit", &(unit,))
     }
 
+    /// Has a service whose `ExecStopPost=` runs start again as soon as that ends. `RestartSec=` and the start limit
+    /// are not asked, and the units that require it do not notice. Returns when systemd has begun with it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] above all: at shutdown nothing is started.
+    pub fn revive(&self, unit: &str) -> Result<(), Error> {
+        let attempt = format!("revive {unit}");
+        // It also forgets the failure, so that no `OnFailure=` is set off.
+        self.reset_failed(unit)?;
+        let job: zbus::wire::OwnedObjectPath =
+            self.bus
+                .call(&attempt, "RestartUnit", &(unit, "ignore-requirements"))?;
+        // A job that still waits when the service is at rest would find it waiting for its automatic restart, which
+        // restarts what requires it. systemd comes to it when nobody asks anything.
+        for _ in 0..REVIVAL_LOOKS {
+            match self.bus.properties(&attempt, job.as_str()) {
+                Ok(job) if job.get::<String>("State") == "waiting" => {}
+                Ok(_) | Err(Error::Refused { .. }) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
     /// Runs the generators and reads all units again.
     ///
     /// # Errors
@@ -470,6 +496,9 @@ impl Manager {
         })
     }
 }
+
+/// How often it is looked whether systemd has begun with a job, each a little after the other.
+const REVIVAL_LOOKS: u32 = 500;
 
 /// What systemd answers when a property of a transient unit is not known to it or not settable.
 fn is_unknown_property(name: &str) -> bool {
