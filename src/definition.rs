@@ -5,6 +5,8 @@
 //! the host, or knows how a box is run.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,6 +29,7 @@ mod reader;
 mod schema;
 mod section;
 mod security;
+mod sockets;
 mod tree;
 mod values;
 
@@ -60,12 +63,16 @@ pub struct Definition {
     pub after: Vec<Dependency>,
     /// Not started without these.
     pub requires: Vec<Dependency>,
-    /// Whether the box is started when the host boots.
+    /// Whether the box is started when the host boots; one with sockets, whether they listen then.
     pub start_at_boot: bool,
     /// Where the box's files come from.
     pub root: Root,
     /// What is mounted into the root, in the order written.
     pub mounts: Vec<Mount>,
+    /// What starts the box at the first connection, and is passed to it in this order.
+    pub sockets: Vec<Socket>,
+    /// After so long without a connection of its sockets the box is stopped. Absent: never.
+    pub idle_stop: Option<Duration>,
     /// When the box counts as started.
     pub ready: Ready,
     /// How the box is stopped.
@@ -131,6 +138,20 @@ pub enum Dependency {
     Box(Name),
     /// Any unit, by its full name with a type suffix.
     Unit(String),
+}
+
+impl Definition {
+    /// The socket units of the box, in the order of its sockets: the first is `box@NAME.socket`, which the
+    /// others start and stop with.
+    pub fn socket_units(&self) -> Vec<String> {
+        let unit = |(index, socket): (usize, &Socket)| match (index, &socket.name) {
+            (0, _) => self.name.socket(),
+            (_, Some(name)) => self.name.socket_of(name),
+            // Only where names have problems.
+            (_, None) => self.name.socket_of(&(index + 1).to_string()),
+        };
+        self.sockets.iter().enumerate().map(unit).collect()
+    }
 }
 
 impl Dependency {
@@ -209,6 +230,170 @@ pub enum MountSource {
         /// Permission bits of its root; default `0755`.
         mode: u32,
     },
+}
+
+/// `[[socket]]`: addresses with the same options, one socket unit of systemd's; systemd.socket(5).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socket {
+    /// `FileDescriptorName=`. Absent: the name of the box's first socket unit, as systemd has it.
+    pub name: Option<String>,
+    /// Where it listens, in the order of the descriptors; never empty in a definition without problems.
+    pub listen: Vec<Listen>,
+    /// A path may be one at which somebody listens whom the host trusts.
+    pub sensitive: bool,
+    /// All else.
+    pub options: SocketOptions,
+}
+
+impl Socket {
+    /// What the payload finds in `LISTEN_FDNAMES`.
+    pub fn descriptor_name(&self, of: &Name) -> String {
+        self.name.clone().unwrap_or_else(|| of.socket())
+    }
+}
+
+/// `stream`, `datagram` or `sequential-packet` of a `[[socket]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listen {
+    /// What is exchanged there.
+    pub kind: SocketKind,
+    /// Where.
+    pub address: Address,
+}
+
+/// The type of a socket; socket(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SocketKind {
+    /// `ListenStream=`.
+    Stream,
+    /// `ListenDatagram=`.
+    Datagram,
+    /// `ListenSequentialPacket=`.
+    SequentialPacket,
+}
+
+/// Where a socket listens, on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Address {
+    /// All addresses, of IPv6 and, by `bind-ipv6-only`, IPv4.
+    Port(u16),
+    /// One address.
+    Inet(SocketAddr),
+    /// Absolute path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    /// As systemd.socket(5) has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Port(port) => write!(f, "{port}"),
+            Address::Inet(address) => write!(f, "{address}"),
+            Address::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// Options of a `[[socket]]`: those of systemd.socket(5). Absent ones are systemd's default.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "systemd.socket(5) has them")]
+pub struct SocketOptions {
+    /// Permission bits of a path; `0666` by default.
+    pub mode: Option<u32>,
+    /// Permission bits of the directories made for it.
+    pub directory_mode: Option<u32>,
+    /// Owner of a path: a name or id of the host.
+    pub user: Option<String>,
+    /// Group of a path: a name or id of the host.
+    pub group: Option<String>,
+    pub backlog: Option<u32>,
+    pub keep_alive: Option<bool>,
+    pub no_delay: Option<bool>,
+    pub reuse_port: Option<bool>,
+    pub free_bind: Option<bool>,
+    pub transparent: Option<bool>,
+    pub broadcast: Option<bool>,
+    pub pass_credentials: Option<bool>,
+    pub bind_ipv6_only: Option<BindIpv6Only>,
+    /// Bytes.
+    pub receive_buffer: Option<u64>,
+    /// Bytes.
+    pub send_buffer: Option<u64>,
+    pub ip_tos: Option<u8>,
+    pub ip_ttl: Option<u32>,
+    pub priority: Option<u32>,
+    pub mark: Option<u32>,
+    pub bind_to_device: Option<String>,
+    /// Activations allowed within `trigger_limit_interval`; 0 is no limit.
+    pub trigger_limit_burst: Option<u32>,
+    pub trigger_limit_interval: Option<Duration>,
+}
+
+impl SocketOptions {
+    /// Those that are written, as settings of systemd.socket(5); times in microseconds. Nothing is escaped.
+    pub fn written(&self) -> Vec<(&'static str, String)> {
+        fn text(value: Option<impl ToString>) -> Option<String> {
+            value.map(|value| value.to_string())
+        }
+        let yes = |value: Option<bool>| value.map(|yes| if yes { "yes" } else { "no" }.to_owned());
+        let octal = |mode: Option<u32>| mode.map(|mode| format!("{mode:04o}"));
+        let time = |time: Option<Duration>| time.map(|time| format!("{}us", time.as_micros()));
+        let all = [
+            ("SocketMode", octal(self.mode)),
+            ("DirectoryMode", octal(self.directory_mode)),
+            ("SocketUser", self.user.clone()),
+            ("SocketGroup", self.group.clone()),
+            ("Backlog", text(self.backlog)),
+            ("KeepAlive", yes(self.keep_alive)),
+            ("NoDelay", yes(self.no_delay)),
+            ("ReusePort", yes(self.reuse_port)),
+            ("FreeBind", yes(self.free_bind)),
+            ("Transparent", yes(self.transparent)),
+            ("Broadcast", yes(self.broadcast)),
+            ("PassCredentials", yes(self.pass_credentials)),
+            (
+                "BindIPv6Only",
+                text(self.bind_ipv6_only.map(BindIpv6Only::as_str)),
+            ),
+            ("ReceiveBuffer", text(self.receive_buffer)),
+            ("SendBuffer", text(self.send_buffer)),
+            ("IPTOS", text(self.ip_tos)),
+            ("IPTTL", text(self.ip_ttl)),
+            ("Priority", text(self.priority)),
+            ("Mark", text(self.mark)),
+            ("BindToDevice", self.bind_to_device.clone()),
+            ("TriggerLimitBurst", text(self.trigger_limit_burst)),
+            ("TriggerLimitIntervalSec", time(self.trigger_limit_interval)),
+        ];
+        all.into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect()
+    }
+}
+
+/// `bind-ipv6-only`: whether a socket of all IPv6 addresses takes IPv4 as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BindIpv6Only {
+    /// As `net.ipv6.bindv6only` of sysctl(8) says.
+    Default,
+    /// It does.
+    Both,
+    /// It does not.
+    Ipv6Only,
+}
+
+impl BindIpv6Only {
+    /// The value of `BindIPv6Only=`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BindIpv6Only::Default => "default",
+            BindIpv6Only::Both => "both",
+            BindIpv6Only::Ipv6Only => "ipv6-only",
+        }
+    }
 }
 
 /// `[ready]`.

@@ -147,7 +147,7 @@ fn watch(
         attempt: "make pipes for the output of the box",
         source,
     })?;
-    let standing = launch::begin(plan, place, stdio, Some(signals.as_fd()))
+    let standing = launch::begin(plan, place, stdio, Vec::new(), Some(signals.as_fd()))
         .and_then(launch::Begun::settle)
         .and_then(launch::Settling::stand)
         .map_err(launch_failed)?;

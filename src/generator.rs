@@ -10,15 +10,17 @@ mod log;
 mod unit_text;
 
 pub use log::log;
-pub use unit_text::drop_in;
+pub use unit_text::{drop_in, socket_unit};
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use crate::definition::{self, BadName, Definition, Layers, LoadError};
+use crate::definition::{self, Address, BadName, Definition, Layers, LoadError, Socket};
+use crate::host::real_path;
 use crate::name::Name;
+use crate::plan::exposure::{self, Exposure};
 
 /// Name of the drop-in. 50 leaves room for an operator's before and after it.
 pub const DROP_IN: &str = "50-boxd.conf";
@@ -62,6 +64,19 @@ pub enum Error {
     Broken {
         /// The box.
         name: Name,
+    },
+    /// Somebody listens there whom the host trusts, and the definition does not say that it is meant.
+    #[error(
+        "box {name} has no socket at {path}, which {exposure}; listen at another path, or add sensitive = true to its [[socket]]",
+        path = path.display()
+    )]
+    Sensitive {
+        /// The box.
+        name: Name,
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        exposure: Exposure,
     },
     /// A unit file could not be written.
     #[error("cannot write {path} for box {name}: {source}", path = path.display())]
@@ -126,6 +141,9 @@ pub fn generate(layers: &Layers, output: &Path) -> Vec<Error> {
         };
         let definition = understood(&name, layers, &mut errors);
         errors.extend(write(&name, definition.as_ref(), &template, output).err());
+        if let Some(definition) = definition {
+            errors.extend(write_sockets(&definition, output));
+        }
     }
     errors
 }
@@ -164,13 +182,67 @@ fn write(
     fs::create_dir_all(&directory).map_err(failed(&directory))?;
     let path = directory.join(DROP_IN);
     fs::write(&path, drop_in(name, definition)).map_err(failed(&path))?;
-    if definition.is_some_and(|definition| definition.start_at_boot) {
+    // One with sockets is started by them.
+    if definition
+        .is_some_and(|definition| definition.start_at_boot && definition.sockets.is_empty())
+    {
         let directory = output.join("multi-user.target.wants");
         fs::create_dir_all(&directory).map_err(failed(&directory))?;
         let path = directory.join(name.unit());
         symlink(template, &path).map_err(failed(&path))?;
     }
     Ok(())
+}
+
+/// Writes the units of a box's sockets. One that cannot listen at any of its addresses has none.
+fn write_sockets(definition: &Definition, output: &Path) -> Vec<Error> {
+    let name = &definition.name;
+    let mut errors = Vec::new();
+    let units = definition.socket_units();
+    for (index, (socket, unit)) in definition.sockets.iter().zip(units).enumerate() {
+        if socket.listen.is_empty() {
+            continue;
+        }
+        if let Some((path, exposure)) = exposed(socket) {
+            errors.push(Error::Sensitive {
+                name: name.clone(),
+                path,
+                exposure,
+            });
+            continue;
+        }
+        let path = output.join(&unit);
+        let wants = output.join("sockets.target.wants");
+        let text = socket_unit(definition, index, socket);
+        let mut result = fs::write(&path, text).map_err(|source| (path, source));
+        if result.is_ok() && definition.start_at_boot {
+            let link = wants.join(&unit);
+            result = fs::create_dir_all(&wants)
+                .and_then(|()| symlink(Path::new("..").join(&unit), &link))
+                .map_err(|source| (link, source));
+        }
+        errors.extend(result.err().map(|(path, source)| Error::Write {
+            name: name.clone(),
+            path,
+            source,
+        }));
+    }
+    errors
+}
+
+/// systemd would listen there before any plan is made: what a plan refuses must not come to a unit.
+fn exposed(socket: &Socket) -> Option<(PathBuf, Exposure)> {
+    socket
+        .listen
+        .iter()
+        .filter(|_| !socket.sensitive)
+        .find_map(|listen| {
+            let Address::Unix(path) = &listen.address else {
+                return None;
+            };
+            let exposure = exposure::of_socket(path, &real_path(path))?;
+            Some((path.clone(), exposure))
+        })
 }
 
 fn template() -> PathBuf {
@@ -302,6 +374,49 @@ mod tests {
         assert!(place.starts_at_boot("web") && place.starts_at_boot("torn"));
         assert!(place.drop_in("web").contains("\nRequires=box@db.service\n"));
         place.drop_in("db");
+    }
+
+    #[test]
+    fn sockets_are_units_of_their_own_and_start_with_the_host_in_the_place_of_the_box() {
+        let place = Place::new(&[
+            (
+                "etc/boxd/web.toml",
+                "command = ['/bin/true']\nstart-at-boot = true\n[[socket]]\nstream = 80\n\
+                 [[socket]]\nname = 'control'\nstream = '/run/web/control'\n",
+            ),
+            (
+                "etc/boxd/torn.toml",
+                "comand = ['/bin/true']\n[[socket]]\nstream = [81, '@x']\n[[socket]]\nstream = '@y'\n",
+            ),
+            (
+                "etc/boxd/sly.toml",
+                "command = ['/bin/true']\n[[socket]]\nstream = '/run/docker.sock'\n",
+            ),
+        ]);
+        let errors = place.generate();
+        assert_eq!(errors.len(), 2, "{errors:#?}");
+        assert!(
+            errors[0].starts_with("box sly has no socket at /run/docker.sock, which is the socket")
+        );
+        let read = |unit: &str| fs::read_to_string(place.output().join(unit)).ok();
+        let first = read("box@web.socket").expect("a unit");
+        assert!(
+            first.contains("\nWants=box@web:control.socket\n"),
+            "{first}"
+        );
+        let second = read("box@web:control.socket").expect("a unit");
+        assert!(second.contains("\nPartOf=box@web.socket\n"), "{second}");
+        let sockets = "\nSockets=box@web.socket\nSockets=box@web:control.socket\n";
+        assert!(place.drop_in("web").contains(sockets));
+        assert!(!place.starts_at_boot("web"));
+        for unit in ["box@web.socket", "box@web:control.socket"] {
+            let link = place.output().join("sockets.target.wants").join(unit);
+            assert!(link.exists(), "{unit}");
+        }
+        // What can be understood of a broken definition goes on listening.
+        let torn = read("box@torn.socket").expect("a unit");
+        assert!(torn.contains("\nListenStream=81\n"), "{torn}");
+        assert!(read("box@torn:2.socket").is_none() && read("box@sly.socket").is_none());
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod paths;
 pub use accounts::Accounts;
 pub use etc::Etc;
 pub use idmap::Idmap;
-pub use paths::{Access, Kind, PathFacts};
+pub use paths::{Access, Kind, PathFacts, real_path};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use filesystems::MountTable;
 
-use crate::definition::{Definition, MountSource, RootSource, Seccomp, Users, Writes};
+use crate::definition::{Address, Definition, MountSource, RootSource, Seccomp, Users, Writes};
 use crate::identity::{self, IdRange};
 use crate::name::Name;
 
@@ -58,6 +58,8 @@ pub struct Host {
     pub kernel: (u32, u32),
     /// Text of the definition's file of system calls, if it has one; or why it could not be read.
     pub seccomp: Option<Result<String, String>>,
+    /// Where the sockets of the definition with a path will be, without links.
+    pub sockets: BTreeMap<PathBuf, PathBuf>,
     /// What is known of every path on the host that the definition leads to.
     pub paths: BTreeMap<PathBuf, PathFacts>,
 }
@@ -133,6 +135,9 @@ pub fn read(definition: &Definition) -> Host {
             Seccomp::File(path) => Some(seccomp_file(path)),
             _ => None,
         },
+        sockets: socket_paths(definition)
+            .map(|path| (path.to_owned(), real_path(path)))
+            .collect(),
         paths: paths::read(paths, &mounts, kernel),
     }
 }
@@ -190,6 +195,9 @@ impl Host {
                 Seccomp::File(_) => Some(Ok(FIXED_SECCOMP.to_owned())),
                 _ => None,
             },
+            sockets: socket_paths(definition)
+                .map(|path| (path.to_owned(), path.to_owned()))
+                .collect(),
             paths: BTreeMap::new(),
         };
         let paths = paths_of(definition);
@@ -235,6 +243,15 @@ fn paths_of(definition: &Definition) -> BTreeSet<PathBuf> {
         paths.extend(devices.keys().cloned());
     }
     paths
+}
+
+/// Where the definition has sockets with a path.
+fn socket_paths(definition: &Definition) -> impl Iterator<Item = &Path> {
+    let listen = definition.sockets.iter().flat_map(|socket| &socket.listen);
+    listen.filter_map(|listen| match &listen.address {
+        Address::Unix(path) => Some(path.as_path()),
+        Address::Port(_) | Address::Inet(_) => None,
+    })
 }
 
 impl CgroupTree {
@@ -382,6 +399,8 @@ pub(crate) fn example() -> Definition {
         start_at_boot: false,
         root: crate::definition::Root::default(),
         mounts: Vec::new(),
+        sockets: Vec::new(),
+        idle_stop: None,
         ready: crate::definition::Ready::default(),
         stop: crate::definition::Stop::default(),
         restart: crate::definition::Restart::default(),

@@ -40,7 +40,7 @@ mod unfinished;
 
 pub use error::Error;
 pub use run_directory::RunDirectory;
-pub use stdio::{Output, Stdio};
+pub use stdio::{Output, Sockets, Stdio};
 
 pub use protocol::Lifetime;
 use protocol::{FromChild, ToChild};
@@ -104,6 +104,7 @@ pub fn begin<'a>(
     plan: &'a Plan,
     place: Place,
     stdio: Stdio,
+    sockets: Sockets,
     interrupt: Option<BorrowedFd<'a>>,
 ) -> Result<Begun<'a>, Error> {
     let (end, child_end) = channel::pair().map_err(Error::Channel)?;
@@ -114,7 +115,7 @@ pub fn begin<'a>(
     let mut child = match clone_child(plan, cgroup.as_ref())? {
         Fork::Child => {
             drop(end);
-            child::become_payload(plan, child_end, stdio)
+            child::become_payload(plan, child_end, stdio, sockets)
         }
         Fork::Parent { pid, pidfd } => {
             Unfinished::new(pid, pidfd, end, interrupt, &plan.scope.unit)
@@ -124,7 +125,7 @@ pub fn begin<'a>(
         child.owns(place, cgroup.path());
     }
     // The payload's ends are the child's alone: with ours open its output would never end.
-    drop((child_end, stdio));
+    drop((child_end, stdio, sockets));
     let (pid, _) = child.process();
     let user_namespace = plan
         .ids

@@ -46,6 +46,17 @@ impl Name {
         format!("box@{}.service", self.0)
     }
 
+    /// The first, or only, unit of its sockets: `box@NAME.socket`.
+    pub fn socket(&self) -> String {
+        format!("box@{}.socket", self.0)
+    }
+
+    /// The unit of another socket of it, by the socket's name: `box@NAME:SOCKET.socket`. No name of a box has a
+    /// colon, so no two boxes meet here.
+    pub fn socket_of(&self, socket: &str) -> String {
+        format!("box@{}:{socket}.socket", self.0)
+    }
+
     /// The scope the payload lives in: `box-NAME.scope`.
     pub fn scope(&self) -> String {
         format!("box-{}.scope", self.0)

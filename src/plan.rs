@@ -16,6 +16,7 @@ mod problem;
 mod resolve;
 mod root;
 pub mod seccomp;
+mod sockets;
 
 pub use print::print;
 pub use problem::{Problem, Reason};
@@ -27,7 +28,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::capability::CapabilitySet;
-pub use crate::definition::{EnvironmentFile, Group, Profile, ReadyWhen, Restart, User};
+pub use crate::definition::{
+    Address, BindIpv6Only, EnvironmentFile, Group, Listen, Profile, ReadyWhen, Restart, SocketKind,
+    SocketOptions, User,
+};
 pub use crate::identity::IdRange;
 use crate::name::Name;
 
@@ -50,6 +54,12 @@ pub struct Plan {
     pub mounts: Vec<MountStep>,
     /// Which privileges the payload keeps.
     pub privileges: Privileges,
+    /// What it finds open, and is started by; sd_listen_fds(3).
+    #[serde(default)]
+    pub sockets: Vec<Socket>,
+    /// After so long without a connection of the sockets the box is stopped; none for never.
+    #[serde(default)]
+    pub idle_stop: Option<Duration>,
     /// The scope the payload lives in.
     pub scope: Scope,
     /// When it counts as started.
@@ -242,6 +252,19 @@ pub struct Privileges {
     pub no_new_privileges: bool,
     /// Which system calls may be made; none for all.
     pub seccomp: Option<seccomp::Policy>,
+}
+
+/// Sockets of one unit, opened before the box is; systemd.socket(5).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socket {
+    /// The unit that has them.
+    pub unit: String,
+    /// Their name in `LISTEN_FDNAMES`.
+    pub name: String,
+    /// Where they listen, in the order of the descriptors.
+    pub listen: Vec<Listen>,
+    /// How.
+    pub options: SocketOptions,
 }
 
 /// The transient scope; systemd.scope(5).

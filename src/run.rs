@@ -20,7 +20,7 @@ use crate::handover::{self, Document};
 use crate::host;
 use crate::identity;
 use crate::launch::run_directory::{self, RunDirectory};
-use crate::launch::{self, Lifetime, Place, Standing, Stdio};
+use crate::launch::{self, Lifetime, Place, Sockets, Standing, Stdio};
 use crate::name::Name;
 use crate::plan::{self, Plan, Problem};
 use crate::systemd::notify;
@@ -52,6 +52,28 @@ pub enum Error {
     /// The definition cannot be carried out here.
     #[error(transparent)]
     Undecided(#[from] Undecided),
+    /// What systemd passed cannot be taken.
+    #[error("cannot take the descriptors that systemd passes to box {name}")]
+    Passed {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: sys::Error,
+    },
+    /// systemd does not have a socket of the definition, or has others of its unit.
+    #[error(
+        "box {name}: systemd passed {passed} of the {wanted} sockets of {unit}; if the definition has changed: systemctl daemon-reload; systemctl stop box@{name}; systemctl restart {unit}; else see why: systemctl status {unit}"
+    )]
+    Socket {
+        /// The box.
+        name: Name,
+        /// The socket's unit.
+        unit: String,
+        /// How many it has by the definition.
+        wanted: usize,
+        /// How many came.
+        passed: usize,
+    },
     /// Another process has this box.
     #[error(transparent)]
     RunDirectory(#[from] run_directory::Error),
@@ -144,8 +166,13 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
     // A launch was killed in the middle: its box died with it, what systemd keeps of it is worth nothing.
     forget(kept.iter().map(String::as_str));
 
+    let passed = sys::take_passed(kept.len()).map_err(|source| Error::Passed {
+        name: name.clone(),
+        source,
+    })?;
     let definition = definition::load(name, &Layers::system())?;
     let plan = decide(&definition)?;
+    let sockets = sockets_of(&plan, kept.into_iter().zip(passed).collect())?;
     for remark in &plan.remarks {
         tracing::warn!("{remark}");
     }
@@ -167,7 +194,7 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
     if clean::clear(name, &directory)? {
         tracing::warn!("ended what was left of an earlier life of box {name}");
     }
-    let result = start(&definition, &plan, &directory);
+    let result = start(&definition, &plan, sockets, &directory);
     if result.is_err() {
         forget(handover::NAMES.into_iter());
         if let Err(error) = directory.remove() {
@@ -227,11 +254,38 @@ fn monotonic() -> Duration {
     Duration::try_from(now).unwrap_or_default()
 }
 
+/// The sockets of the plan, in its order; systemd's is another. What it keeps for the supervisor, and sockets the
+/// definition does not have any more, are closed.
+fn sockets_of(plan: &Plan, mut passed: Sockets) -> Result<Sockets, Error> {
+    let mut sockets = Sockets::new();
+    for socket in &plan.sockets {
+        let (these, others): (Sockets, Sockets) = passed
+            .into_iter()
+            .partition(|(name, _)| *name == socket.name);
+        passed = others;
+        if these.len() != socket.listen.len() {
+            return Err(Error::Socket {
+                name: plan.name.clone(),
+                unit: socket.unit.clone(),
+                wanted: socket.listen.len(),
+                passed: these.len(),
+            });
+        }
+        sockets.extend(these);
+    }
+    Ok(sockets)
+}
+
 /// Descriptors with the names they are stored under.
 type Named = Vec<(&'static str, OwnedFd)>;
 
 /// From the clone to the payload, with everything in systemd's store before the payload begins.
-fn start(definition: &Definition, plan: &Plan, directory: &RunDirectory) -> Result<Named, Error> {
+fn start(
+    definition: &Definition,
+    plan: &Plan,
+    sockets: Sockets,
+    directory: &RunDirectory,
+) -> Result<Named, Error> {
     let name = &plan.name;
     let launch_failed = |source| Error::Launch {
         name: name.clone(),
@@ -241,7 +295,7 @@ fn start(definition: &Definition, plan: &Plan, directory: &RunDirectory) -> Resu
         name: name.clone(),
         source,
     })?;
-    let standing = launch::begin(plan, Place::Scope, stdio, None)
+    let standing = launch::begin(plan, Place::Scope, stdio, sockets, None)
         .and_then(launch::Begun::settle)
         .and_then(launch::Settling::stand)
         .map_err(launch_failed)?;
@@ -285,11 +339,10 @@ fn kept_descriptors() -> Vec<String> {
         return Vec::new();
     }
     let names = variable("LISTEN_FDNAMES");
-    names
-        .split(':')
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect()
+    if names.is_empty() {
+        return Vec::new();
+    }
+    names.split(':').map(str::to_owned).collect()
 }
 
 /// Whether a whole box is in the store: its document, and the run directory that says the same. `boxd clean`

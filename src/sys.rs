@@ -19,13 +19,13 @@ mod seccomp;
 mod signal;
 
 pub use clone::{Fork, clone3, clone3_into, exit_now};
-pub use descriptor::{close_all_but, close_from, close_on_exec_from};
-pub use exec::exec_with_descriptors;
+pub use descriptor::{close_all_but, close_from, close_from_but, close_on_exec_from};
+pub use exec::{exec_with_descriptors, place_descriptors};
 pub use interface::bring_loopback_up;
 pub use keyring::join_new_session_keyring;
 pub use memory::give_memory_back_early;
 pub use mount::{MountAttributes, Propagation, mount_setattr};
-pub use passed::take_passed;
+pub use passed::{FIRST_PASSED, take_passed};
 pub use pidfd::{Exit, exit_of, send_signal};
 #[cfg(all(test, target_arch = "x86_64"))]
 pub use seccomp::call_as_x86;

@@ -41,7 +41,7 @@ const MAY_USE: &[(&str, &str)] = &[
     // threads or a connection.
     (
         "launch::child",
-        "launch::Stdio launch::channel launch::environment launch::protocol launch::stdio plan sandbox sys",
+        "launch::Sockets launch::Stdio launch::channel launch::environment launch::protocol launch::stdio plan sandbox sys",
     ),
     ("launch::environment", "plan sandbox"),
     ("launch::channel", "launch::protocol sys"),
@@ -62,7 +62,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("systemd::notify", "sys"),
     ("cgroup", "plan::Limit sys"),
     ("handover", "identity plan::IdRange plan::ReadyWhen sys"),
-    ("generator", "definition"),
+    ("generator", "definition host::real_path plan::exposure"),
     ("plan", "definition host identity"),
     ("host", "definition identity sys"),
     ("definition", ""),

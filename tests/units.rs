@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use boxd::definition::{SourceText, understand};
-use boxd::generator::drop_in;
+use boxd::generator::{drop_in, socket_unit};
 use boxd::name::Name;
 
 fn repository(path: &str) -> PathBuf {
@@ -63,6 +63,13 @@ fn systemd_has_nothing_to_say_against_the_units() {
         )
         .expect("a drop-in");
         command.arg(at(&name.unit()));
+        for (index, socket) in definition.sockets.iter().enumerate() {
+            if !socket.listen.is_empty() {
+                let unit = at(&definition.socket_units()[index]);
+                fs::write(&unit, socket_unit(&definition, index, socket)).expect("a socket unit");
+                command.arg(unit);
+            }
+        }
     }
     let output = match command.output() {
         Ok(output) => output,
@@ -72,7 +79,10 @@ fn systemd_has_nothing_to_say_against_the_units() {
     let ours: Vec<&str> = said
         .lines()
         .filter(|line| {
-            line.contains("box@") || line.contains("box.slice") || line.contains("50-boxd")
+            line.contains("box@")
+                || line.contains(".socket")
+                || line.contains("box.slice")
+                || line.contains("50-boxd")
         })
         .collect();
     assert!(ours.is_empty(), "{}", ours.join("\n"));

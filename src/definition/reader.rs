@@ -8,6 +8,7 @@ use super::mounts::{mounts, root};
 use super::quantity;
 use super::section::{Problems, Section, path};
 use super::security::security;
+use super::sockets::{idle_stop, sockets};
 use super::tree::{self, Table, Value};
 use super::values::{
     BOX_PATH, cores, dependencies, environment, environment_files, group, hostname, limits, memory,
@@ -25,7 +26,7 @@ const COMMAND: &str =
 /// The definition of the box `name` in these texts, the base first and its drop-ins after it, or every
 /// problem in them.
 ///
-/// A key of a later text replaces that of an earlier one, tables are merged and `[[mount]]`s are appended. A
+/// A key of a later text replaces that of an earlier one, tables are merged and `[[mount]]`s and `[[socket]]`s are appended. A
 /// later text that names a root means that one instead of the earlier one's, whether directory or host.
 pub fn parse(name: &Name, texts: &[SourceText]) -> Result<Definition, Diagnostics> {
     let (definition, wrong) = understand(name, texts);
@@ -62,6 +63,7 @@ pub fn understand(name: &Name, texts: &[SourceText]) -> (Definition, Option<Diag
 fn read(name: &Name, sources: Vec<PathBuf>, mut whole: Section<'_>) -> Definition {
     let security = security(whole.section("security", "[security]"));
     let users = security.users;
+    let sockets = sockets(&mut whole);
     let definition = Definition {
         name: name.clone(),
         sources,
@@ -99,6 +101,8 @@ fn read(name: &Name, sources: Vec<PathBuf>, mut whole: Section<'_>) -> Definitio
             .unwrap_or_default(),
         root: root(whole.section("root", "[root]")),
         mounts: mounts(&mut whole),
+        idle_stop: idle_stop(&mut whole, &sockets),
+        sockets,
         ready: ready(whole.section("ready", "[ready]")),
         stop: stop(whole.section("stop", "[stop]")),
         restart: restart(whole.section("restart", "[restart]")),

@@ -190,12 +190,18 @@ struct Format {
     after: Option<Vec<Dependency>>,
     /// Boxes by name, or any units, without which this box is not started. Default: none.
     requires: Option<Vec<Dependency>>,
-    /// Whether the box is started when the host boots. Default: `false`.
+    /// Whether the box is started when the host boots; with sockets, whether they listen then, and the first
+    /// connection starts the box. Default: `false`.
     start_at_boot: Option<bool>,
     /// Where the box's files come from. Default: the host's /usr.
     root: Option<Root>,
     /// What is mounted into the root, in the order written. Default: none.
     mount: Option<Vec<Mount>>,
+    /// What the box is started by at the first connection, and finds open; see systemd.socket(5). Default: none.
+    socket: Option<Vec<Socket>>,
+    /// After how long without a connection of its sockets the box is stopped; the next one starts it again.
+    /// Default: never.
+    idle_stop: Option<Time>,
     /// When the box counts as started.
     ready: Option<Ready>,
     /// How the box is stopped.
@@ -262,6 +268,83 @@ struct Mount {
     /// Whether what is bound may be something that gives the box power over the host, such as `/etc` or the
     /// socket of Docker. Default: `false`.
     sensitive: Option<bool>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(extend("anyOf" = [
+    { "required": ["stream"] }, { "required": ["datagram"] }, { "required": ["sequential-packet"] },
+]))]
+struct Socket {
+    /// Connections: a port, an address with a port or a path on the host, or several: ListenStream=. Default:
+    /// none; one of this, `datagram` and `sequential-packet` is written.
+    stream: Option<OneOrMore<Address>>,
+    /// Datagrams: ListenDatagram=. Default: none.
+    datagram: Option<OneOrMore<Address>>,
+    /// Connections that keep messages whole, at a path of the host: ListenSequentialPacket=. Default: none.
+    sequential_packet: Option<OneOrMore<AbsolutePath>>,
+    /// What the program finds in LISTEN_FDNAMES: FileDescriptorName=. Default: `box@NAME.socket`.
+    name: Option<SocketName>,
+    /// Whether a path may be one of the host's own, such as that of Docker's socket. Default: `false`.
+    sensitive: Option<bool>,
+    /// Only false: the box takes all connections. Default: `false`.
+    accept: Option<bool>,
+    /// Permission bits of a path, in octal: SocketMode=. Default: `0666`.
+    mode: Option<Mode>,
+    /// Permission bits of the directories made for a path, in octal: DirectoryMode=. Default: `0755`.
+    directory_mode: Option<Mode>,
+    /// Owner of a path, by name or id on the host: SocketUser=. Default: `root`.
+    user: Option<HostAccount>,
+    /// Group of a path, by name or id on the host: SocketGroup=. Default: `root`, or that of `user`.
+    group: Option<HostAccount>,
+    /// Connections that may wait: Backlog=. Default: systemd's.
+    #[schemars(range(min = 1))]
+    backlog: Option<u32>,
+    /// Whether the peer is asked now and then if it is still there: KeepAlive=. Default: `false`.
+    keep_alive: Option<bool>,
+    /// Whether small packets are sent at once: NoDelay=. Default: `false`.
+    no_delay: Option<bool>,
+    /// Whether others may listen at the same port: ReusePort=. Default: `false`.
+    reuse_port: Option<bool>,
+    /// Whether the address may be one the host does not have yet: FreeBind=. Default: `false`.
+    free_bind: Option<bool>,
+    /// Whether connections to any address may be taken: Transparent=. Default: `false`.
+    transparent: Option<bool>,
+    /// Whether datagrams may be sent to all: Broadcast=. Default: `false`.
+    broadcast: Option<bool>,
+    /// Whether messages carry who sent them: PassCredentials=. Default: `false`.
+    pass_credentials: Option<bool>,
+    /// Whether a socket of all IPv6 addresses takes IPv4 as well: BindIPv6Only=. Default: `default`, as sysctl
+    /// says.
+    bind_ipv6_only: Option<BindIpv6Only>,
+    /// Bytes the kernel keeps of what comes in: ReceiveBuffer=. Default: the kernel's.
+    receive_buffer: Option<Size>,
+    /// Bytes the kernel keeps of what goes out: SendBuffer=. Default: the kernel's.
+    send_buffer: Option<Size>,
+    /// Type of service: IPTOS=. Default: the kernel's.
+    ip_tos: Option<TypeOfService>,
+    /// Hops a packet may take: IPTTL=. Default: the kernel's.
+    #[schemars(range(min = 1, max = 255))]
+    ip_ttl: Option<u32>,
+    /// Priority of what is sent: Priority=. Default: the kernel's.
+    priority: Option<u32>,
+    /// Mark of packets for the firewall: Mark=. Default: none.
+    mark: Option<u32>,
+    /// Interface whose traffic alone is taken: BindToDevice=. Default: all.
+    bind_to_device: Option<InterfaceName>,
+    /// Starts allowed within `trigger-limit-interval`, 0 for no limit; one more, and systemd closes the socket:
+    /// TriggerLimitBurst=. Default: `20`.
+    trigger_limit_burst: Option<u32>,
+    /// The time in which they are counted: TriggerLimitIntervalSec=. Default: `2s`.
+    trigger_limit_interval: Option<Time>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum BindIpv6Only {
+    Default,
+    Both,
+    Ipv6Only,
 }
 
 #[derive(JsonSchema)]
@@ -446,6 +529,35 @@ written_as! {
     Variable: { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" }
     AbsolutePath: { "title": "absolute path", "type": "string", "pattern": "^/" }
     EnvironmentFile: { "title": "absolute path", "type": "string", "pattern": "^-?/" }
+    Address: {
+        "title": "port, address or path",
+        "anyOf": [
+            { "type": "integer", "minimum": 1, "maximum": 65535 },
+            { "type": "string", "pattern": "^(/.*|[0-9]+|[0-9.]+:[0-9]+|\\[[0-9A-Fa-f:.%]+\\]:[0-9]+)$" },
+        ],
+    }
+    SocketName: {
+        "title": "name",
+        "type": "string",
+        "maxLength": 63,
+        "pattern": "^[A-Za-z0-9._-]+$",
+        "not": { "pattern": "^box-" },
+    }
+    HostAccount: {
+        "title": "name or id",
+        "anyOf": [
+            { "type": "integer", "minimum": 0, "maximum": 4_294_967_294_u32 },
+            { "type": "string", "pattern": "^[^-+~:/,\\s][^:/,\\s]*$" },
+        ],
+    }
+    InterfaceName: { "title": "interface", "type": "string", "pattern": "^[^\\s/:%]{1,15}$" }
+    TypeOfService: {
+        "title": "type of service",
+        "anyOf": [
+            { "type": "integer", "minimum": 0, "maximum": 255 },
+            { "enum": ["low-delay", "throughput", "reliability", "low-cost"] },
+        ],
+    }
     Login: {
         "title": "name or id",
         "anyOf": [

@@ -120,7 +120,7 @@ fn id_max(users: Users) -> u64 {
     }
 }
 
-fn login_name(text: &str, expected: &str) -> Result<String, String> {
+pub(super) fn login_name(text: &str, expected: &str) -> Result<String, String> {
     let strange = |c: char| c.is_whitespace() || matches!(c, ':' | '/' | ',');
     if text.is_empty()
         || text.contains(strange)

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::definition::{Definition, Dependency, Profile};
+use crate::definition::{Address, Definition, Dependency, Profile, Socket, SocketKind};
 use crate::name::Name;
 
 /// How long a start may take where the definition does not say, and how long a stop: what the plan decides too.
@@ -40,13 +40,8 @@ pub fn drop_in(name: &Name, definition: Option<&Definition>) -> String {
     let Some(definition) = definition else {
         return text;
     };
-    if let Some(path) = definition.sources.first().and_then(|path| path.to_str())
-        && !path.contains(char::is_control)
-        && path.starts_with('/')
-        && path.trim() == path
-    {
-        // systemctl status then tells when the definition is newer than what was read of it.
-        put(format_args!("SourcePath={}", value(path)));
+    if let Some(path) = source_path(definition) {
+        put(format_args!("SourcePath={path}"));
     }
     // "Not started without these" needs their start to be over: a requirement is an ordering too.
     let after = units(definition.after.iter().chain(&definition.requires));
@@ -66,6 +61,12 @@ pub fn drop_in(name: &Name, definition: Option<&Definition>) -> String {
     }
 
     put(format_args!("[Service]"));
+    // With these a box that is started by hand has its sockets too, and after them.
+    for (socket, unit) in definition.sockets.iter().zip(definition.socket_units()) {
+        if !socket.listen.is_empty() {
+            put(format_args!("Sockets={}", value(&unit)));
+        }
+    }
     put(format_args!("Restart={}", restart.policy.as_str()));
     if let Some(delay) = restart.delay {
         put(format_args!("RestartSec={}", time(delay)));
@@ -89,6 +90,65 @@ pub fn drop_in(name: &Name, definition: Option<&Definition>) -> String {
         time(stop.saturating_add(MARGIN))
     ));
     text
+}
+
+/// The unit of a socket of the box, the one at `index` of its definition.
+pub fn socket_unit(definition: &Definition, index: usize, socket: &Socket) -> String {
+    let name = &definition.name;
+    let mut text = String::from("# Made by boxd-generator; edit the definition instead.\n");
+    let mut put = |key: &str, value: &dyn std::fmt::Display| {
+        writeln!(text, "{key}={value}").expect("writing to a string does not fail");
+    };
+    let units = definition.socket_units();
+    put(
+        "[Unit]\nDescription",
+        &match &socket.name {
+            Some(socket) => format!("Socket {socket} of box {name}"),
+            None => format!("Socket of box {name}"),
+        },
+    );
+    put("Documentation", &"man:box.toml(5)");
+    if let Some(path) = source_path(definition) {
+        put("SourcePath", &path);
+    }
+    // The first is the handle for all.
+    if index > 0 {
+        put("PartOf", &name.socket());
+    } else {
+        for unit in &units[1..] {
+            put("Wants", &value(unit));
+        }
+    }
+    put("[Socket]\nService", &name.unit());
+    put("FileDescriptorName", &value(&socket.descriptor_name(name)));
+    for listen in &socket.listen {
+        let key = match listen.kind {
+            SocketKind::Stream => "ListenStream",
+            SocketKind::Datagram => "ListenDatagram",
+            SocketKind::SequentialPacket => "ListenSequentialPacket",
+        };
+        put(key, &value(&listen.address.to_string()));
+    }
+    if socket
+        .listen
+        .iter()
+        .any(|listen| matches!(listen.address, Address::Unix(_)))
+    {
+        // Nothing of a box stays.
+        put("RemoveOnStop", &"yes");
+    }
+    for (key, setting) in socket.options.written() {
+        put(key, &value(&setting));
+    }
+    text
+}
+
+/// Where the definition is, as a value: systemctl status then tells when the file is newer than what was read of
+/// it.
+fn source_path(definition: &Definition) -> Option<String> {
+    let path = definition.sources.first()?.to_str()?;
+    let plain = !path.contains(char::is_control) && path.starts_with('/') && path.trim() == path;
+    plain.then(|| value(path))
 }
 
 /// Text of one line, as long as anybody reads.
@@ -252,6 +312,35 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_becomes_its_settings() {
+        let definition = definition(
+            "command = ['/bin/true']\n[[socket]]\nstream = [80, '[::1]:81', '/run/100% \\']\n\
+             mode = '0660'\ngroup = 'www-data'\nno-delay = true\nreceive-buffer = '64K'\n\
+             trigger-limit-interval = '1min'\n",
+        );
+        assert_eq!(
+            socket_unit(&definition, 0, &definition.sockets[0]),
+            "# Made by boxd-generator; edit the definition instead.\n\
+             [Unit]\n\
+             Description=Socket of box web\n\
+             Documentation=man:box.toml(5)\n\
+             SourcePath=/etc/boxd/web.toml\n\
+             [Socket]\n\
+             Service=box@web.service\n\
+             FileDescriptorName=box@web.socket\n\
+             ListenStream=80\n\
+             ListenStream=[::1]:81\n\
+             ListenStream=/run/100%% \\ \n\
+             RemoveOnStop=yes\n\
+             SocketMode=0660\n\
+             SocketGroup=www-data\n\
+             NoDelay=yes\n\
+             ReceiveBuffer=65536\n\
+             TriggerLimitIntervalSec=60000000us\n"
+        );
+    }
+
+    #[test]
     fn times_are_exact_or_without_end() {
         assert_eq!(time(Duration::from_millis(100)), "100000us");
         assert_eq!(time(Duration::from_secs(90)), "90s");
@@ -260,6 +349,22 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// The same of a socket.
+        #[test]
+        fn no_path_of_a_socket_becomes_a_setting(path in "/[\\PC%\\\\\"'=;#\\[\\] ]{0,40}[!-~]") {
+            let definition = definition(&format!(
+                "command = ['/bin/true']\n[[socket]]\nstream = {}\n",
+                serde_json::to_string(&path).expect("a string"),
+            ));
+            if let [Socket { listen, .. }] = &*definition.sockets && !listen.is_empty() {
+                let text = socket_unit(&definition, 0, &definition.sockets[0]);
+                let found = read_as_systemd(&text);
+                prop_assert_eq!(found.len(), 7);
+                prop_assert_eq!(&found[5].1, "ListenStream");
+                prop_assert_eq!(&found[5].2, &listen[0].address.to_string());
+            }
+        }
 
         /// Whatever stands in the strings of a definition, the settings are the same ones, and their values what
         /// was meant.

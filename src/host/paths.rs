@@ -120,6 +120,16 @@ fn canonical_or_ancestor(path: &Path) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("/"))
 }
 
+/// Where a socket at this path will be: no link in its folders, those that are missing as they are written.
+pub fn real_path(path: &Path) -> PathBuf {
+    for folder in path.ancestors().skip(1) {
+        if let Ok(real) = fs::canonicalize(folder) {
+            return real.join(path.strip_prefix(folder).unwrap_or(path));
+        }
+    }
+    path.to_owned()
+}
+
 impl PathFacts {
     /// See [`super::Host::fixed`].
     pub(super) fn fixed(path: &Path) -> PathFacts {

@@ -119,6 +119,20 @@ impl ChildEnd {
         self.0.receive()
     }
 
+    /// The same end at a number that is at least `least`.
+    pub fn moved(self, least: i32) -> Result<ChildEnd, (ChildEnd, sys::Error)> {
+        match rustix::io::fcntl_dupfd_cloexec(&self.0.fd, least) {
+            Ok(fd) => Ok(ChildEnd(Socket {
+                fd,
+                peer: self.0.peer,
+            })),
+            Err(errno) => {
+                let call = format!("fcntl(channel, F_DUPFD_CLOEXEC, {least})");
+                Err((self, sys::Error::new(call, errno)))
+            }
+        }
+    }
+
     /// Whether the launcher has closed its end.
     pub fn is_abandoned(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -14,7 +14,7 @@ use rustix::process::Signal;
 
 use super::channel::{self, ChildEnd};
 use super::protocol::{Failure, FromChild, Lifetime, Status, ToChild};
-use super::{Stdio, environment};
+use super::{Sockets, Stdio, environment};
 use crate::plan::Plan;
 use crate::sandbox::exec::{self, Program};
 use crate::sandbox::mounts::{self, Stock};
@@ -29,17 +29,25 @@ use crate::sys::{self, Called as _};
 ///
 /// Never returns: what goes wrong is said over `end`, and the process ends with the status in that message.
 /// Every other descriptor of the process is closed.
-pub fn become_payload(plan: &Plan, end: ChildEnd, stdio: Stdio) -> ! {
-    let end = Arc::new(end);
+pub fn become_payload(plan: &Plan, end: ChildEnd, stdio: Stdio, sockets: Sockets) -> ! {
+    let (names, sockets): (Vec<String>, Vec<OwnedFd>) = sockets.into_iter().unzip();
+    // The sockets get the numbers below.
+    let end = match end.moved(sys::FIRST_PASSED + sockets.len() as i32) {
+        Ok(end) => Arc::new(end),
+        Err((end, error)) => {
+            let attempt = "make room for the sockets";
+            give_up(&end, Failure::at(attempt, &error, Status::STREAMS))
+        }
+    };
     report_panics(&end);
-    if let Err(failure) = keep_only(&end, stdio) {
+    if let Err(failure) = keep_only(&end, stdio, sockets) {
         give_up(&end, failure);
     }
-    let Err(failure) = run(plan, &end);
+    let Err(failure) = run(plan, &end, &names);
     give_up(&end, failure)
 }
 
-fn run(plan: &Plan, end: &ChildEnd) -> Result<Infallible, Failure> {
+fn run(plan: &Plan, end: &ChildEnd, sockets: &[String]) -> Result<Infallible, Failure> {
     die_with_launcher(end)?;
     rustix::process::setsid()
         .called(|| "setsid()".to_owned())
@@ -66,6 +74,7 @@ fn run(plan: &Plan, end: &ChildEnd) -> Result<Infallible, Failure> {
     let identity = identity::look_up(&root, &plan.payload.user, &plan.payload.groups)
         .map_err(identity_failure)?;
     environment::add_user(&mut environment, &identity);
+    environment::add_sockets(&mut environment, sockets);
     let filter = plan.privileges.seccomp.as_ref().map(seccomp::compile);
     let filter = filter
         .transpose()
@@ -108,9 +117,9 @@ fn program(
     Program::new(path, command, environment, filter)
 }
 
-/// The standard streams become 0, 1 and 2, and nothing but the channel stays open beside them: neither what the
-/// launcher has nor its end of the channel, which would keep the child from seeing it close.
-fn keep_only(end: &ChildEnd, stdio: Stdio) -> Result<(), Failure> {
+/// The standard streams become 0, 1 and 2, the sockets follow, and nothing but the channel stays open beside them:
+/// neither what the launcher has nor its end of the channel, which would keep the child from seeing it close.
+fn keep_only(end: &ChildEnd, stdio: Stdio, sockets: Vec<OwnedFd>) -> Result<(), Failure> {
     let attempt = || {
         // Above the places first, so that putting one there does not close another.
         let stdin = elsewhere(&stdio.stdin)?;
@@ -122,7 +131,8 @@ fn keep_only(end: &ChildEnd, stdio: Stdio) -> Result<(), Failure> {
         nix::unistd::dup2_stdin(&stdin).called(|| "dup2(0)".to_owned())?;
         nix::unistd::dup2_stdout(&stdout).called(|| "dup2(1)".to_owned())?;
         nix::unistd::dup2_stderr(&stderr).called(|| "dup2(2)".to_owned())?;
-        sys::close_all_but(&[end.as_fd()])?;
+        let after = sys::place_descriptors(sockets)?;
+        sys::close_from_but(after, &[end.as_fd()])?;
         std::mem::forget((stdin, stdout, stderr));
         Ok(())
     };

@@ -64,6 +64,22 @@ pub fn add_user(environment: &mut Vec<(String, String)>, identity: &Identity) {
     environment.sort();
 }
 
+/// Tells the payload, which is the first process of its box, what is open; sd_listen_fds(3). Whatever else stood
+/// there would be wrong.
+pub fn add_sockets(environment: &mut Vec<(String, String)>, names: &[String]) {
+    if names.is_empty() {
+        return;
+    }
+    for (name, value) in [
+        ("LISTEN_FDNAMES", names.join(":")),
+        ("LISTEN_FDS", names.len().to_string()),
+        ("LISTEN_PID", "1".to_owned()),
+    ] {
+        set(environment, name.to_owned(), value);
+    }
+    environment.sort();
+}
+
 /// Value of a variable.
 pub fn get<'a>(environment: &'a [(String, String)], name: &str) -> Option<&'a str> {
     environment

@@ -1,4 +1,4 @@
-//! The payload's standard input, output and error.
+//! What the payload finds open: standard input, output and error, and sockets.
 
 use std::os::fd::OwnedFd;
 
@@ -12,6 +12,9 @@ pub struct Stdio {
     /// Standard error.
     pub stderr: OwnedFd,
 }
+
+/// The sockets the payload finds from descriptor 3 on, each with its name; sd_listen_fds(3).
+pub type Sockets = Vec<(String, OwnedFd)>;
 
 /// The launcher's ends of a [`Stdio`].
 #[derive(Debug)]

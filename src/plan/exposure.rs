@@ -257,6 +257,12 @@ pub fn check(path: &Path, real: &Path, kind: &Kind, read_only: bool) -> Option<E
     })
 }
 
+/// Why nobody is to listen at a path of the host without `sensitive = true`; none if one may. The same as to
+/// bind what would be there.
+pub fn of_socket(path: &Path, real: &Path) -> Option<Exposure> {
+    check(path, real, &Kind::Socket, false)
+}
+
 fn place(path: &Path, read_only: bool) -> Option<Exposure> {
     let applies = |reach: Reach| reach != Writable || !read_only;
     let exposure = |(place, _, what): &(&str, Reach, &'static str), relation| Exposure {

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Content, Limit, MountFlags, MountStep, Plan, Upper, What};
+use super::{Content, Limit, MountFlags, MountStep, Plan, Socket, SocketKind, Upper, What};
 use crate::definition::{Group, Profile, ReadyWhen, User};
 
 /// Everything the plan decides, a line each.
@@ -77,6 +77,16 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
     section(out, "root")?;
     for step in &plan.mounts {
         writeln!(out, "  {}", mount(step))?;
+    }
+
+    if !plan.sockets.is_empty() {
+        section(out, "sockets")?;
+        for unit in &plan.sockets {
+            socket(out, unit)?;
+        }
+        if let Some(idle) = plan.idle_stop {
+            line(out, "idle", format!("stopped after {}", time(idle)))?;
+        }
     }
 
     section(out, "scope")?;
@@ -303,6 +313,32 @@ fn value(limit: &Limit) -> String {
             format!("{} {number}", path(device))
         }
     }
+}
+
+fn socket(out: &mut String, socket: &Socket) -> fmt::Result {
+    line(
+        out,
+        "unit",
+        format!("{}, passed as {:?}", socket.unit, socket.name),
+    )?;
+    for listen in &socket.listen {
+        let kind = match listen.kind {
+            SocketKind::Stream => "stream",
+            SocketKind::Datagram => "datagram",
+            SocketKind::SequentialPacket => "sequential-packet",
+        };
+        let address = path(Path::new(&listen.address.to_string()));
+        line(out, kind, address)?;
+    }
+    let options = socket.options.written();
+    if !options.is_empty() {
+        let options: Vec<String> = options
+            .into_iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        line(out, "options", options.join(" "))?;
+    }
+    Ok(())
 }
 
 /// In the largest unit that leaves no rest, as systemd reads it.

@@ -93,6 +93,17 @@ pub enum Reason {
         /// What it is.
         exposure: Exposure,
     },
+    /// A box was to listen there.
+    #[error(
+        "{path} {exposure}; listen at another path, or add sensitive = true for the box to listen there",
+        path = path.display()
+    )]
+    SensitiveSocket {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        exposure: Exposure,
+    },
     /// A file of system calls that cannot be used.
     #[error("{path} cannot be used: {source}", path = path.display())]
     Seccomp {

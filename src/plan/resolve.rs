@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::machine_id::{self, MachineId};
 use super::problem::{Findings, Problem, Reason};
-use super::{IdRange, Namespaces, Payload, Plan, Ready, Scope, Stop, limits, mounts, privileges};
+use super::{
+    IdRange, Namespaces, Payload, Plan, Ready, Scope, Stop, limits, mounts, privileges, sockets,
+};
 use crate::definition::{Clock, Definition, Profile, User, Users};
 use crate::host::Host;
 
@@ -65,6 +67,8 @@ pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem
         ids,
         mounts,
         privileges: privileges::of(definition, host, &mut findings),
+        sockets: sockets::of(definition, host, &mut findings),
+        idle_stop: definition.idle_stop,
         scope: Scope {
             unit: definition.name.scope(),
             slice: "box.slice".to_owned(),

@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 
-use super::{Error, checked};
+use super::{Error, FIRST_PASSED, checked};
 
 /// Closes every descriptor from `first` on.
 ///
@@ -17,9 +17,16 @@ pub fn close_from(first: RawFd) -> Result<(), Error> {
 ///
 /// For the same kind of process as [`close_from`], with the same promise.
 pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> Result<(), Error> {
+    close_from_but(FIRST_PASSED, kept)
+}
+
+/// Closes every descriptor from `first` on but these.
+///
+/// For the same kind of process as [`close_from`], with the same promise.
+pub fn close_from_but(mut first: RawFd, kept: &[BorrowedFd<'_>]) -> Result<(), Error> {
     let mut kept: Vec<RawFd> = kept.iter().map(|fd| fd.as_raw_fd()).collect();
     kept.sort_unstable();
-    let mut first = 3;
+    kept.retain(|fd| *fd >= first);
     for fd in kept {
         if fd > first {
             close_range(first as libc::c_uint, (fd - 1) as libc::c_uint, 0)?;

@@ -10,10 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use rustix::io::fcntl_dupfd_cloexec;
 
-use super::{Called as _, Error, checked, close_on_exec_from};
-
-/// `SD_LISTEN_FDS_START`.
-const FIRST: RawFd = 3;
+use super::{Called as _, Error, FIRST_PASSED, checked, close_on_exec_from};
 
 /// Becomes another program that finds these descriptors, in their order, at the numbers from 3 on, and no
 /// others but 0, 1 and 2.
@@ -26,7 +23,19 @@ pub fn exec_with_descriptors(
     environment: &[CString],
     descriptors: Vec<OwnedFd>,
 ) -> Result<Infallible, Error> {
-    let end = FIRST + descriptors.len() as RawFd;
+    let end = place_descriptors(descriptors)?;
+    // What systemd gave this process and is not passed on has no such flag yet.
+    close_on_exec_from(end)?;
+    nix::unistd::execve(program, arguments, environment).called(|| format!("execve({program:?})"))
+}
+
+/// Puts these descriptors, in their order, at the numbers from 3 on, where a program that is executed finds them;
+/// the first number after them.
+///
+/// Only for a process about to become another program, in a function that never returns: whatever owned one of
+/// these numbers must be neither used nor dropped afterwards, whether this succeeds or not.
+pub fn place_descriptors(descriptors: Vec<OwnedFd>) -> Result<RawFd, Error> {
+    let end = FIRST_PASSED + descriptors.len() as RawFd;
     // Out of the way first, so that none is overwritten before it has been placed.
     let copies = descriptors
         .iter()
@@ -37,17 +46,15 @@ pub fn exec_with_descriptors(
         .collect::<Result<Vec<_>, _>>()?;
     // From here on the numbers they had may be anything's.
     std::mem::forget(descriptors);
-    for (copy, number) in copies.iter().zip(FIRST..) {
+    for (copy, number) in copies.iter().zip(FIRST_PASSED..) {
         let from = copy.as_raw_fd();
         // SAFETY: takes numbers only and touches no memory. Whatever owned `number` is neither used nor dropped
-        // again: this function ends in execve(2), or in the caller's exit, which is its promise above.
+        // again, which is the caller's promise above.
         let result = unsafe { libc::dup2(from, number) };
         checked(result.into())
             .map_err(|errno| Error::new(format!("dup2({from}, {number})"), errno))?;
     }
-    // What systemd gave this process and is not passed on has no such flag yet.
-    close_on_exec_from(end)?;
-    nix::unistd::execve(program, arguments, environment).called(|| format!("execve({program:?})"))
+    Ok(end)
 }
 
 #[cfg(test)]

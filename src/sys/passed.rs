@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{Errno, Error};
 
 /// The first descriptor a service manager passes, `SD_LISTEN_FDS_START` of sd_listen_fds(3).
-const PASSED: RawFd = 3;
+pub const FIRST_PASSED: RawFd = 3;
 
 /// Owns the first `count` descriptors a service manager passed to this process, and makes them close-on-exec.
 ///
@@ -21,7 +21,7 @@ pub fn take_passed(count: usize) -> Result<Vec<OwnedFd>, Error> {
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Ok(Vec::new());
     }
-    (PASSED..)
+    (FIRST_PASSED..)
         .take(count)
         .map(|fd| {
             // SAFETY: touches no memory; a number that names nothing is refused with EBADF.

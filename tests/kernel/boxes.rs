@@ -192,6 +192,8 @@ pub fn host_box(line: &str) -> Plan {
             no_new_privileges: true,
             seccomp: None,
         },
+        sockets: Vec::new(),
+        idle_stop: None,
         scope: Scope {
             unit: "box-kernel-test.scope".to_owned(),
             slice: "box.slice".to_owned(),
@@ -265,7 +267,7 @@ pub fn build(plan: &Plan) -> Result<Built, Failure> {
     let (stdio, output) = Stdio::piped().expect("pipes");
     let fork = sys::clone3(namespaces::at_birth(plan.namespaces)).expect("a child");
     let (pid, pidfd) = match fork {
-        Fork::Child => child::become_payload(plan, child_end, stdio),
+        Fork::Child => child::become_payload(plan, child_end, stdio, Vec::new()),
         Fork::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop((child_end, stdio));

@@ -14,5 +14,6 @@ mod operator;
 mod package;
 mod separation;
 mod slow;
+mod sockets;
 mod supervisor;
 mod units;

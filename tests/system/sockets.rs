@@ -1,0 +1,144 @@
+//! Sockets start a box, outlive it, and are its own.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::guest::{
+    define, inside, must, pid, printed, property, sh, start, unit, wait_for, wait_for_line, write,
+};
+
+/// Says what it was given, then answers every connection of its sockets with a line. Asked to stop, it answers those
+/// it has taken first.
+const SERVER: &str = r#"
+import os, select, signal, socket, sys
+stop = []
+signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+count = int(os.environ["LISTEN_FDS"])
+open_here = sorted(int(fd) for fd in os.listdir("/proc/self/fd"))[:-1]
+print("given", os.environ["LISTEN_PID"], os.environ["LISTEN_FDNAMES"], open_here, flush=True)
+servers = [socket.socket(fileno=fd) for fd in range(3, 3 + count)]
+for server in servers: server.setblocking(False)
+while not stop:
+    for server in select.select(servers, [], [], 0.5)[0]:
+        try: taken, _ = server.accept()
+        except BlockingIOError: continue
+        taken.setblocking(True)
+        if server.family == socket.AF_UNIX or taken.recv(1) == b"?":
+            taken.sendall(b"hello\n")
+        taken.close()
+"#;
+
+fn define_server(more: &str) {
+    write("/usr/local/lib/server.py", SERVER);
+    define(
+        "web",
+        &format!("command = ['/usr/bin/python3', '-I', '/usr/local/lib/server.py']\n{more}"),
+    );
+    must("systemctl daemon-reload");
+}
+
+/// Connects once, however long it takes to be answered; what was said.
+fn ask(port: u16) -> std::io::Result<String> {
+    let mut connection = TcpStream::connect(("127.0.0.1", port))?;
+    connection.set_read_timeout(Some(Duration::from_secs(80)))?;
+    connection.write_all(b"?")?;
+    let mut line = String::new();
+    BufReader::new(connection).read_line(&mut line)?;
+    Ok(line.trim_end().to_owned())
+}
+
+/// Socket activation as of any service: the first connection starts the box, which finds its sockets, in the
+/// definition's order, and nothing else; a supervisor that is killed changes nothing about it.
+#[test]
+fn the_first_connection_starts_the_box_which_finds_its_sockets_and_nothing_else() {
+    define_server(
+        "start-at-boot = true\n\
+         [[socket]]\nstream = '/run/web/control'\nname = 'control'\nmode = '0600'\n\
+         [[socket]]\nstream = ['127.0.0.1:8080', '127.0.0.2:8080']\nname = 'http'\n",
+    );
+    assert!(property("sockets.target", "Wants").contains("box@web.socket"));
+    assert!(!property("multi-user.target", "Wants").contains("box@web"));
+    must("systemctl start box@web.socket");
+    assert_eq!(property("box@web:http.socket", "ActiveState"), "active");
+    assert_eq!(property(&unit("web"), "ActiveState"), "inactive");
+    assert_eq!(must("stat -c %a /run/web/control"), "600");
+    assert_eq!(ask(8080).expect("an answer"), "hello");
+    assert_eq!(property(&unit("web"), "ActiveState"), "active");
+    let given = "given 1 control:http:http [0, 1, 2, 3, 4, 5]";
+    wait_for_line("web", given);
+    let mut line = String::new();
+    let control = UnixStream::connect("/run/web/control").expect("a connection");
+    BufReader::new(control)
+        .read_line(&mut line)
+        .expect("an answer");
+    assert_eq!(line, "hello\n");
+    assert_eq!(
+        inside("web", "sh -c 'echo ${LISTEN_FDS-none} $(ls /proc/self/fd)'"),
+        "none 0 1 2 3"
+    );
+
+    let payload = pid("web");
+    let supervisor = property(&unit("web"), "MainPID");
+    must(&format!("kill -KILL {supervisor}"));
+    wait_for("another supervisor", || {
+        let new = property(&unit("web"), "MainPID");
+        property(&unit("web"), "ActiveState") == "active" && new != supervisor && new != "0"
+    });
+    assert_eq!(pid("web"), payload);
+    assert_eq!(ask(8080).expect("an answer"), "hello");
+
+    // Started by hand, it opens its sockets itself; all of them stop with the first.
+    must("systemctl stop box@web.socket box@web.service");
+    assert_eq!(property("box@web:http.socket", "ActiveState"), "inactive");
+    assert_eq!(sh("test -e /run/web/control").status, 1);
+    assert!(ask(8080).is_err());
+    start("web");
+    assert_eq!(ask(8080).expect("an answer"), "hello");
+    wait_for("a second life", || {
+        printed("web").iter().filter(|line| *line == given).count() == 2
+    });
+}
+
+/// Under load, a restart refuses nobody: whoever connects is answered, if not by this box then by the next.
+#[test]
+fn a_restart_loses_no_connection_attempt() {
+    define_server("[[socket]]\nstream = 8080\nbacklog = 4096\n");
+    must("systemctl start box@web.socket");
+    let enough = AtomicBool::new(false);
+    let answered = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !enough.load(Ordering::Relaxed) {
+                        assert_eq!(ask(8080).expect("an answer"), "hello");
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        for round in 0..4 {
+            let before = answered.load(Ordering::Relaxed);
+            wait_for("a hundred answers", || {
+                clients.iter().any(|client| client.is_finished())
+                    || answered.load(Ordering::Relaxed) > before + 100
+            });
+            if round < 3 {
+                must("systemctl restart box@web");
+            }
+        }
+        enough.store(true, Ordering::Relaxed);
+    });
+    let lives = printed("web")
+        .iter()
+        .filter(|line| line.starts_with("given"))
+        .count();
+    assert_eq!(lives, 4);
+    println!(
+        "{} connections in 4 lives",
+        answered.load(Ordering::Relaxed)
+    );
+}
