@@ -513,6 +513,118 @@ pub struct Security {
     /// Architectures besides the host's whose programs may run; the names of `SystemCallArchitectures=` in
     /// systemd.exec(5).
     pub syscall_architectures: Vec<Architecture>,
+    /// Kernel settings of the box's own namespaces, as paths below `/proc/sys` (`net/ipv4/ip_forward`).
+    pub sysctls: BTreeMap<String, String>,
+    /// Limits of the first process and all that come of it.
+    pub resource_limits: BTreeMap<Resource, ResourceLimit>,
+    /// Paths inside the box that are hidden besides those the profile hides.
+    pub mask: Vec<PathBuf>,
+    /// Paths the profile hides that are shown.
+    pub unmask: Vec<PathBuf>,
+    /// Paths inside the box that are mounted over themselves, read-only.
+    pub read_only_paths: Vec<PathBuf>,
+    /// Whether programs may use keyrings(7). Absent: false.
+    pub keyring: bool,
+    /// The AppArmor profile it runs under.
+    pub apparmor: Option<String>,
+    /// The SELinux label it runs under.
+    pub selinux: Option<String>,
+}
+
+/// What getrlimit(2) limits, by the names of `Limit…=` in systemd.exec(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "getrlimit(2) has them")]
+pub enum Resource {
+    As,
+    Core,
+    Cpu,
+    Data,
+    Fsize,
+    Locks,
+    Memlock,
+    Msgqueue,
+    Nice,
+    Nofile,
+    Nproc,
+    Rss,
+    Rtprio,
+    Rttime,
+    Sigpending,
+    Stack,
+}
+
+impl Resource {
+    /// All of them.
+    pub const ALL: [Resource; 16] = [
+        Resource::As,
+        Resource::Core,
+        Resource::Cpu,
+        Resource::Data,
+        Resource::Fsize,
+        Resource::Locks,
+        Resource::Memlock,
+        Resource::Msgqueue,
+        Resource::Nice,
+        Resource::Nofile,
+        Resource::Nproc,
+        Resource::Rss,
+        Resource::Rtprio,
+        Resource::Rttime,
+        Resource::Sigpending,
+        Resource::Stack,
+    ];
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Resource::As => "as",
+            Resource::Core => "core",
+            Resource::Cpu => "cpu",
+            Resource::Data => "data",
+            Resource::Fsize => "fsize",
+            Resource::Locks => "locks",
+            Resource::Memlock => "memlock",
+            Resource::Msgqueue => "msgqueue",
+            Resource::Nice => "nice",
+            Resource::Nofile => "nofile",
+            Resource::Nproc => "nproc",
+            Resource::Rss => "rss",
+            Resource::Rtprio => "rtprio",
+            Resource::Rttime => "rttime",
+            Resource::Sigpending => "sigpending",
+            Resource::Stack => "stack",
+        }
+    }
+
+    /// Whether it counts bytes.
+    pub fn is_size(self) -> bool {
+        matches!(
+            self,
+            Resource::As
+                | Resource::Core
+                | Resource::Data
+                | Resource::Fsize
+                | Resource::Memlock
+                | Resource::Msgqueue
+                | Resource::Rss
+                | Resource::Stack
+        )
+    }
+}
+
+/// A soft and a hard limit; [`ResourceLimit::INFINITY`] is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceLimit {
+    /// In force.
+    pub soft: u64,
+    /// To which the process itself may raise the former.
+    pub hard: u64,
+}
+
+impl ResourceLimit {
+    /// No limit.
+    pub const INFINITY: u64 = u64::MAX;
 }
 
 /// `[security] seccomp`.

@@ -60,8 +60,19 @@ pub struct Host {
     pub seccomp: Option<Result<String, String>>,
     /// Where the sockets of the definition with a path will be, without links.
     pub sockets: BTreeMap<PathBuf, PathBuf>,
+    /// The security modules that give processes labels.
+    pub modules: SecurityModules,
     /// What is known of every path on the host that the definition leads to.
     pub paths: BTreeMap<PathBuf, PathFacts>,
+}
+
+/// The security modules of the kernel that run; a host mostly has one of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SecurityModules {
+    /// Profiles AppArmor has loaded; empty if it does not say. None where it does not run.
+    pub apparmor: Option<BTreeSet<String>>,
+    /// SELinux runs.
+    pub selinux: bool,
 }
 
 /// The cgroup2 tree.
@@ -138,6 +149,7 @@ pub fn read(definition: &Definition) -> Host {
         sockets: socket_paths(definition)
             .map(|path| (path.to_owned(), real_path(path)))
             .collect(),
+        modules: SecurityModules::read(),
         paths: paths::read(paths, &mounts, kernel),
     }
 }
@@ -198,6 +210,10 @@ impl Host {
             sockets: socket_paths(definition)
                 .map(|path| (path.to_owned(), path.to_owned()))
                 .collect(),
+            modules: SecurityModules {
+                apparmor: Some(["unconfined", "web"].map(str::to_owned).into()),
+                selinux: false,
+            },
             paths: BTreeMap::new(),
         };
         let paths = paths_of(definition);
@@ -252,6 +268,25 @@ fn socket_paths(definition: &Definition) -> impl Iterator<Item = &Path> {
         Address::Unix(path) => Some(path.as_path()),
         Address::Port(_) | Address::Inet(_) => None,
     })
+}
+
+impl SecurityModules {
+    fn read() -> SecurityModules {
+        let apparmor = first_line("/sys/module/apparmor/parameters/enabled")
+            .is_some_and(|enabled| enabled == "Y");
+        SecurityModules {
+            apparmor: apparmor.then(|| {
+                // "name (mode)", each on a line.
+                fs::read_to_string("/sys/kernel/security/apparmor/profiles")
+                    .unwrap_or_default()
+                    .lines()
+                    .filter_map(|line| line.rsplit_once(" ("))
+                    .map(|(name, _)| name.to_owned())
+                    .collect()
+            }),
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        }
+    }
 }
 
 impl CgroupTree {

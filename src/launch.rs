@@ -23,7 +23,7 @@ use crate::cgroup::{self, plain::Plain};
 use crate::name::Name;
 use crate::plan::Plan;
 use crate::plan::Profile;
-use crate::sandbox::{host_mounts, namespaces, user_namespace};
+use crate::sandbox::{host_mounts, limits, namespaces, user_namespace};
 use crate::sys::{self, Fork};
 use crate::systemd::manager::PendingScope;
 use crate::systemd::scope::{Process, Request};
@@ -127,6 +127,11 @@ pub fn begin<'a>(
     // The payload's ends are the child's alone: with ours open its output would never end.
     drop((child_end, stdio, sockets));
     let (pid, _) = child.process();
+    limits::raise(
+        rustix::process::Pid::from_raw(pid.as_raw()),
+        &plan.privileges.resource_limits,
+    )
+    .map_err(Error::Limits)?;
     let user_namespace = plan
         .ids
         .map(|range| user_namespace::map(pid, range))

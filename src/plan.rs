@@ -17,6 +17,7 @@ mod resolve;
 mod root;
 pub mod seccomp;
 mod sockets;
+mod walls;
 
 pub use print::print;
 pub use problem::{Problem, Reason};
@@ -29,8 +30,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::CapabilitySet;
 pub use crate::definition::{
-    Address, BindIpv6Only, EnvironmentFile, Group, Listen, Profile, ReadyWhen, Restart, SocketKind,
-    SocketOptions, User,
+    Address, BindIpv6Only, EnvironmentFile, Group, Listen, Profile, ReadyWhen, Resource,
+    ResourceLimit, Restart, SocketKind, SocketOptions, User,
 };
 pub use crate::identity::IdRange;
 use crate::name::Name;
@@ -52,6 +53,12 @@ pub struct Plan {
     pub ids: Option<IdRange>,
     /// How the root comes to be. Executed in order; the first step is the root itself, at `/`.
     pub mounts: Vec<MountStep>,
+    /// What is done to all these mounts in the end.
+    #[serde(default)]
+    pub closing: Closing,
+    /// Kernel settings of the box's namespaces.
+    #[serde(default)]
+    pub sysctls: Vec<Sysctl>,
     /// Which privileges the payload keeps.
     pub privileges: Privileges,
     /// What it finds open, and is started by; sd_listen_fds(3).
@@ -243,6 +250,50 @@ pub struct MountFlags {
     pub recursive: bool,
 }
 
+/// What is done to the mounts when all of them are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Closing {
+    /// The box cannot unmount any of them, nor take a flag from one, whatever it may do to mounts of its own;
+    /// mount_namespaces(7).
+    pub locked: bool,
+    /// Mounts made later appear in the mount namespaces made from the box's, as an init expects.
+    pub shared: bool,
+}
+
+/// A kernel setting of one of the box's own namespaces; sysctl(8).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sysctl {
+    /// Below `/proc/sys`, as in `net/ipv4/ip_forward`.
+    pub path: String,
+    /// What is written.
+    pub value: String,
+    /// A kernel that does not have it is no error.
+    pub optional: bool,
+}
+
+/// One limit of getrlimit(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessLimit {
+    /// Of what.
+    pub resource: Resource,
+    /// In force.
+    pub soft: u64,
+    /// To which a process may raise it; none for what the launcher has.
+    pub hard: Option<u64>,
+    /// A launcher that has less gives what it has: nobody asked for so much.
+    pub at_most: bool,
+}
+
+/// A label of a Linux security module that the payload gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Label {
+    /// An AppArmor profile.
+    AppArmor(String),
+    /// An SELinux context.
+    Selinux(String),
+}
+
 /// What the payload may do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Privileges {
@@ -252,6 +303,12 @@ pub struct Privileges {
     pub no_new_privileges: bool,
     /// Which system calls may be made; none for all.
     pub seccomp: Option<seccomp::Policy>,
+    /// Limits of the first process and all that come of it.
+    #[serde(default)]
+    pub resource_limits: Vec<ProcessLimit>,
+    /// What the host's security modules call it; at most one of each.
+    #[serde(default)]
+    pub labels: Vec<Label>,
 }
 
 /// Sockets of one unit, opened before the box is; systemd.socket(5).

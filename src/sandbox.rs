@@ -7,6 +7,7 @@ pub mod exec;
 pub mod file_system;
 pub mod host_mounts;
 pub mod identity;
+pub mod kernel_settings;
 pub mod limits;
 mod mount_locks;
 pub mod mounts;

@@ -145,6 +145,11 @@ const OPENS_BY_PATH: &[(&str, &str, &str)] = &[
         "the launcher, before there is a root",
     ),
     (
+        "sandbox::kernel_settings",
+        "std::fs::File",
+        "a file of a procfs of our own, opened by descriptor",
+    ),
+    (
         "sandbox::mounts",
         "std::fs::File::options",
         "a file of the host to copy, before the root is entered",

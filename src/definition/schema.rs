@@ -450,6 +450,24 @@ struct Security {
     seccomp: Option<Seccomp>,
     /// Architectures besides the host's own whose programs may run. Default: none.
     syscall_archs: Option<Vec<Architecture>>,
+    /// Kernel settings of the box's own namespaces, sysctl(8). Default: the kernel's; with `profile = "app"`
+    /// users other than root may bind every port and send pings.
+    sysctls: Option<BTreeMap<SysctlName, SysctlValue>>,
+    /// Limits of each process, getrlimit(2): a number, "infinity", or a soft and a hard limit. Default:
+    /// nofile `1024:524288`, a soft core of 0, the others as the service has them.
+    rlimits: Option<ResourceLimits>,
+    /// Paths inside the box that are hidden besides those the profile hides. Default: none.
+    mask: Option<Vec<AbsolutePath>>,
+    /// Paths the profile hides that are shown, such as `/proc/interrupts`. Default: none.
+    unmask: Option<Vec<AbsolutePath>>,
+    /// Paths inside the box that are made read-only, with all that is mounted below. Default: none.
+    read_only_paths: Option<Vec<AbsolutePath>>,
+    /// Whether programs may use keyrings(7), of which the box always has its own. Default: `false`.
+    keyring: Option<bool>,
+    /// The AppArmor profile it runs under, which must be loaded on the host. Default: the host's choice.
+    apparmor: Option<Line>,
+    /// The SELinux label it runs under. Default: the host's choice.
+    selinux: Option<Line>,
 }
 
 #[derive(JsonSchema)]
@@ -617,6 +635,24 @@ written_as! {
         "title": "processors",
         "type": "string",
         "pattern": "^[0-9]+(-[0-9]+)?([, ]+[0-9]+(-[0-9]+)?)*$",
+    }
+    SysctlName: { "type": "string", "pattern": "^[A-Za-z0-9_:@+-]+([./][A-Za-z0-9_.:@/+-]+)+$" }
+    SysctlValue: {
+        "title": "number or text",
+        "anyOf": [{ "type": "integer" }, { "type": "string", "pattern": "^[^\\x00-\\x1f\\x7f-\\x9f]+$" }],
+    }
+    ResourceLimits: {
+        "title": "table of limits",
+        "type": "object",
+        "additionalProperties": false,
+        "patternProperties": {
+            (format!("^({})$", crate::definition::Resource::ALL.map(|known| known.name()).join("|"))): {
+                "anyOf": [
+                    { "type": "integer", "minimum": 0 },
+                    { "type": "string", "pattern": "^(infinity|[0-9.]+ ?[BKMGTPE]?)(:(infinity|[0-9.]+ ?[BKMGTPE]?))?$" },
+                ],
+            },
+        },
     }
     Mode: { "title": "octal digits", "type": "string", "pattern": "^[0-7]{3,4}$" }
     SyscallName: {

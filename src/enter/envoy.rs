@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
@@ -27,7 +27,7 @@ use crate::sandbox::exec::{self, Program};
 use crate::sandbox::identity::{self, Identity};
 use crate::sandbox::paths::{self, Root};
 use crate::sandbox::seccomp::{self, Filter};
-use crate::sandbox::{limits, namespaces, privileges, user_namespace};
+use crate::sandbox::{kernel_settings, limits, namespaces, privileges, user_namespace};
 use crate::sys::{self, Called as _, Fork};
 
 /// The cgroup for those who enter a box that has sorted itself into groups: its own top may hold no process
@@ -67,6 +67,8 @@ enum Error {
     #[error(transparent)]
     Limits(#[from] limits::Error),
     #[error(transparent)]
+    Label(#[from] kernel_settings::Error),
+    #[error(transparent)]
     Filter(#[from] seccomp::TooLong),
     #[error(transparent)]
     Execute(#[from] exec::Error),
@@ -93,19 +95,21 @@ pub fn go(
     socket: &Socket,
 ) -> ! {
     match travel(running, socket) {
-        Ok(Fork::Parent { pidfd, .. }) => {
+        Ok((Fork::Parent { pidfd, .. }, _)) => {
             let _ = socket.send(&FromInside::Made, &[pidfd.as_fd()]);
             sys::exit_now(0)
         }
-        Ok(Fork::Child) => {
-            let Err(error) = become_command(&running.plan, options, environment, size, socket);
+        Ok((Fork::Child, procfs)) => {
+            let plan = &running.plan;
+            let Err(error) = become_command(plan, options, environment, size, socket, procfs);
             fail(socket, &error)
         }
         Err(error) => fail(socket, &error),
     }
 }
 
-fn travel(running: &Running, socket: &Socket) -> Result<Fork, Error> {
+/// The command's process, and what it writes its labels to if it has some.
+fn travel(running: &Running, socket: &Socket) -> Result<(Fork, Option<OwnedFd>), Error> {
     hide()?;
     let nowhere = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .called(|| r#"open("/dev/null")"#.to_owned())
@@ -116,8 +120,18 @@ fn travel(running: &Running, socket: &Socket) -> Result<Fork, Error> {
         .called(|| "dup2(/dev/null, 0 to 2)".to_owned())
         .map_err(Error::Leave)?;
     drop(nowhere);
+    limits::raise(None, &running.plan.privileges.resource_limits)?;
     let process = running.process.as_fd();
-    sys::close_all_but(&[socket.as_fd(), process]).map_err(Error::Leave)?;
+    let procfs = (!running.plan.privileges.labels.is_empty())
+        .then(kernel_settings::procfs)
+        .transpose()
+        .map_err(Error::Leave)?;
+    let procfs_fd = procfs.as_ref().map(AsFd::as_fd);
+    let kept: Vec<BorrowedFd<'_>> = [Some(socket.as_fd()), Some(process), procfs_fd]
+        .into_iter()
+        .flatten()
+        .collect();
+    sys::close_all_but(&kept).map_err(Error::Leave)?;
     join_cgroup(&running.document.cgroup)?;
     namespaces::join(process, running.plan.namespaces)?;
     if running.plan.namespaces.user {
@@ -125,10 +139,11 @@ fn travel(running: &Running, socket: &Socket) -> Result<Fork, Error> {
         // Another user than before, which makes a process open to that user again.
         hide()?;
     }
-    sys::clone3(CloneFlags::CLONE_PARENT).map_err(|error| match error.errno() {
+    let fork = sys::clone3(CloneFlags::CLONE_PARENT).map_err(|error| match error.errno() {
         sys::Errno::EAGAIN => tasks_limit(&running.plan).map_or(Error::Clone(error), Error::Tasks),
         _ => Error::Clone(error),
-    })
+    })?;
+    Ok((fork, procfs))
 }
 
 /// Keeps every process of the box from tracing this one, and from looking into its memory and descriptors
@@ -177,14 +192,17 @@ fn become_command(
     mut environment: Vec<(String, String)>,
     size: Option<Winsize>,
     socket: &Socket,
+    procfs: Option<OwnedFd>,
 ) -> Result<Infallible, Error> {
+    if let Some(procfs) = procfs {
+        kernel_settings::label(procfs.as_fd(), &plan.privileges.labels)?;
+    }
     sys::close_all_but(&[socket.as_fd()]).map_err(Error::Leave)?;
     let root = Root::of_this_process()?;
     let identity = match &options.user {
         None => identity::look_up(&root, &plan.payload.user, &plan.payload.groups)?,
         Some(user) => identity::look_up(&root, user, &[])?,
     };
-    limits::set()?;
     sys::join_new_session_keyring().map_err(Error::Inherited)?;
     rustix::process::setsid()
         .called(|| "setsid()".to_owned())
@@ -195,6 +213,7 @@ fn become_command(
     hide()?;
     let directory = options.working_directory.as_ref();
     exec::change_directory(&root, directory.unwrap_or(&plan.payload.working_directory))?;
+    limits::set(&plan.privileges.resource_limits)?;
     complete(&mut environment, options, &identity);
     let program = program(&environment, options, &identity, filter)?;
     if options.terminal {

@@ -20,7 +20,7 @@ use crate::sandbox::exec::{self, Program};
 use crate::sandbox::mounts::{self, Stock};
 use crate::sandbox::seccomp::{self, Filter};
 use crate::sandbox::{
-    host_mounts, identity, limits, namespaces, paths, privileges, user_namespace,
+    host_mounts, identity, kernel_settings, limits, namespaces, paths, privileges, user_namespace,
 };
 use crate::sys::{self, Called as _};
 
@@ -70,6 +70,16 @@ fn run(plan: &Plan, end: &ChildEnd, sockets: &[String]) -> Result<Infallible, Fa
         // The kernel forgets that wish when ids change.
         die_with_launcher(end)?;
     }
+    let procfs = stock
+        .procfs()
+        .map(AsFd::as_fd)
+        .map(|procfs| procfs.try_clone_to_owned())
+        .transpose()
+        .called(|| "fcntl(procfs, F_DUPFD_CLOEXEC)".to_owned())
+        .map_err(|error| Failure::at("keep a procfs", &error, Status::NAMESPACE))?;
+    if let Some(procfs) = &procfs {
+        kernel_settings::set(procfs.as_fd(), &plan.sysctls).map_err(settings_failure)?;
+    }
     let (root, waiting) = mounts::build(&plan.mounts, stock, from_host).map_err(mount_failure)?;
     let identity = identity::look_up(&root, &plan.payload.user, &plan.payload.groups)
         .map_err(identity_failure)?;
@@ -80,7 +90,6 @@ fn run(plan: &Plan, end: &ChildEnd, sockets: &[String]) -> Result<Infallible, Fa
         .transpose()
         .map_err(|error| Failure::of(&error, Status::SECCOMP))?;
     // All that needs no cgroup is done before Go: meanwhile the launcher waits for systemd.
-    limits::set().map_err(|error| Failure::of(&error, Status::LIMITS))?;
     sys::reset_dispositions()
         .map_err(|error| Failure::at("reset signals", &error, Status::SIGNALS))?;
 
@@ -88,13 +97,19 @@ fn run(plan: &Plan, end: &ChildEnd, sockets: &[String]) -> Result<Infallible, Fa
     let lifetime = wait_for_go(end)?;
     namespaces::make_own_cgroup_the_root().map_err(namespace_failure)?;
     waiting.finish().map_err(mount_failure)?;
+    let root = mounts::close(root, plan.closing).map_err(mount_failure)?;
 
+    if let Some(procfs) = procfs {
+        kernel_settings::label(procfs.as_fd(), &plan.privileges.labels)
+            .map_err(settings_failure)?;
+    }
     privileges::drop_to(&plan.privileges, &identity).map_err(privileges_failure)?;
     sys::join_new_session_keyring().map_err(|error| {
         Failure::at("leave the host's session keyring", &error, Status::KEYRING)
     })?;
     exec::change_directory(&root, &plan.payload.working_directory)
         .map_err(|error| Failure::of(&error, Status::DIRECTORY))?;
+    limits::set(&plan.privileges.resource_limits).map_err(limits_failure)?;
     let program =
         program(plan, &environment, filter).map_err(|error| Failure::of(&error, Status::EXEC))?;
     match lifetime {
@@ -227,6 +242,20 @@ fn mount_failure(error: mounts::Error) -> Failure {
 
 fn namespace_failure(error: namespaces::Error) -> Failure {
     Failure::of(&error, Status::NAMESPACE)
+}
+
+fn limits_failure(error: limits::Error) -> Failure {
+    Failure::of(&error, Status::LIMITS)
+}
+
+fn settings_failure(error: kernel_settings::Error) -> Failure {
+    let status = match error {
+        kernel_settings::Error::Label { .. } | kernel_settings::Error::Other { .. } => {
+            Status::LABEL
+        }
+        _ => Status::NAMESPACE,
+    };
+    Failure::of(&error, status)
 }
 
 fn identity_failure(error: identity::Error) -> Failure {

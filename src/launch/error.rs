@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use super::channel;
 use super::protocol::{Failure, FromChild};
-use crate::sandbox::{host_mounts, user_namespace};
+use crate::sandbox::{host_mounts, limits, user_namespace};
 use crate::sys::Errno;
 use crate::{cgroup, sys, systemd};
 
 /// `EXIT_FAILURE`.
 const EXIT_FAILURE: u8 = 1;
+/// `EXIT_LIMITS` of systemd.exec(5).
+const EXIT_LIMITS: u8 = 205;
 /// `EXIT_CGROUP` of systemd.exec(5).
 const EXIT_CGROUP: u8 = 219;
 /// `EXIT_NAMESPACE` of systemd.exec(5).
@@ -27,6 +29,9 @@ pub enum Error {
     /// The ids were not mapped.
     #[error("cannot give the box its ids")]
     Ids(#[source] user_namespace::Error),
+    /// Limits of its processes were not raised.
+    #[error(transparent)]
+    Limits(#[from] limits::Error),
     /// What the host gives to the box.
     #[error("cannot make the box's mounts")]
     HostMounts(#[source] host_mounts::Error),
@@ -65,6 +70,7 @@ impl Error {
         match self {
             Error::Failed(failure) => failure.status,
             Error::Clone(_) | Error::Ids(_) | Error::HostMounts(_) => EXIT_NAMESPACE,
+            Error::Limits(_) => EXIT_LIMITS,
             Error::Scope(_) | Error::Cgroup(_) | Error::Elsewhere(_) => EXIT_CGROUP,
             Error::Channel(_)
             | Error::Talk(_)

@@ -93,6 +93,8 @@ impl Status {
     pub const NO_NEW_PRIVILEGES: Self = Status(227);
     /// `EXIT_SECCOMP`.
     pub const SECCOMP: Self = Status(228);
+    /// `EXIT_SELINUX_CONTEXT`, for the label of any security module.
+    pub const LABEL: Self = Status(229);
     /// `EXIT_KEYRING`.
     pub const KEYRING: Self = Status(237);
 }

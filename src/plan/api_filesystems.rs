@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 
 use super::mounts::{directory, own_tmpfs, step, symlink};
-use super::{Content, MountFlags, MountStep, What};
+use super::problem::Findings;
+use super::{Content, MountFlags, MountStep, What, walls};
 use crate::definition::{Definition, Profile};
 use crate::host::Host;
 
@@ -56,14 +57,22 @@ const DEVICE_FLAGS: MountFlags = MountFlags {
     ..MountFlags::INERT
 };
 
-pub(super) fn steps(definition: &Definition, host: &Host) -> Vec<MountStep> {
-    let mut steps = kernel(definition, host);
+pub(super) fn steps(
+    definition: &Definition,
+    host: &Host,
+    findings: &mut Findings,
+) -> Vec<MountStep> {
+    let mut steps = kernel(definition, host, findings);
     steps.extend(devices(definition));
     steps.extend(memory(definition, host));
     steps
 }
 
-fn kernel(definition: &Definition, host: &Host) -> Vec<MountStep> {
+/// The restrictions of a mask. Not `nodev`: what lies over a file is a device that can be read, to its end at
+/// once.
+pub(super) const MASK: MountFlags = DEVICE_FLAGS.read_only();
+
+fn kernel(definition: &Definition, host: &Host, findings: &mut Findings) -> Vec<MountStep> {
     let system = definition.profile == Profile::System;
     let mut steps = vec![
         step("/proc", What::Proc, MountFlags::INERT),
@@ -81,9 +90,16 @@ fn kernel(definition: &Definition, host: &Host) -> Vec<MountStep> {
         .iter()
         .map(PathBuf::from)
         .chain(host.thermal_throttle.iter().cloned());
-    // Not `nodev`: what lies over a file is a device that can be read, to its end at once.
-    steps.extend(masked.map(|at| step(at, What::Mask, DEVICE_FLAGS.read_only())));
+    let masked = walls::masked(masked.collect(), definition, findings);
+    steps.extend(masked.into_iter().map(|at| step(at, What::Mask, MASK)));
     let read_only = MountFlags::INERT.read_only();
+    // What is shown is not opened for writing.
+    let shown = definition.security.unmask.iter();
+    steps.extend(
+        shown
+            .filter(|at| at.starts_with("/proc"))
+            .map(|at| step(at, What::Rebind, read_only)),
+    );
     steps.extend(READ_ONLY.map(|at| step(at, What::Rebind, read_only)));
     if system {
         // An init may configure its own network; all else in /proc/sys is closed around it, as

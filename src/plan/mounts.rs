@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::machine_id::MachineId;
 use super::problem::{Findings, Reason};
-use super::{MountFlags, MountStep, What, api_filesystems, etc, exposure, root};
+use super::{MountFlags, MountStep, What, api_filesystems, etc, exposure, root, walls};
 use crate::definition::{Definition, Mount, MountSource, Writes};
 use crate::host::{Host, Idmap, Kind, PathFacts};
 
@@ -30,11 +30,12 @@ pub(super) fn steps(
     findings: &mut Findings,
 ) -> Vec<MountStep> {
     let mut steps = root::steps(definition, host, identity.shifted, findings);
-    steps.extend(api_filesystems::steps(definition, host));
+    steps.extend(api_filesystems::steps(definition, host, findings));
     steps.extend(etc::identity_files(identity));
     for (number, mount) in definition.mounts.iter().enumerate() {
         steps.extend(mount_step(number + 1, mount, host, identity, findings));
     }
+    steps.extend(walls::own(definition, api_filesystems::MASK));
     if definition.root.writes == Writes::Refuse {
         steps.push(step("/", What::Remount, root::FLAGS.read_only()));
     }

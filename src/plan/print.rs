@@ -4,7 +4,10 @@ use std::fmt::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Content, Limit, MountFlags, MountStep, Plan, Socket, SocketKind, Upper, What};
+use super::{
+    Content, Label, Limit, MountFlags, MountStep, Plan, ProcessLimit, ResourceLimit, Socket,
+    SocketKind, Sysctl, Upper, What,
+};
 use crate::definition::{Group, Profile, ReadyWhen, User};
 
 /// Everything the plan decides, a line each.
@@ -74,9 +77,34 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
         None => line(out, "system calls", "all")?,
     }
 
+    for label in &plan.privileges.labels {
+        match label {
+            Label::AppArmor(name) => line(out, "AppArmor profile", name)?,
+            Label::Selinux(name) => line(out, "SELinux label", name)?,
+        }
+    }
+    for limit in &plan.privileges.resource_limits {
+        line(out, "process limit", process_limit(limit))?;
+    }
+    for sysctl in &plan.sysctls {
+        let Sysctl {
+            path,
+            value,
+            optional,
+        } = sysctl;
+        let optional = if *optional { ", if there" } else { "" };
+        line(out, "kernel setting", format!("{path} = {value}{optional}"))?;
+    }
+
     section(out, "root")?;
     for step in &plan.mounts {
         writeln!(out, "  {}", mount(step))?;
+    }
+    if plan.closing.shared {
+        writeln!(out, "  all of it is shared with mount namespaces inside")?;
+    }
+    if plan.closing.locked {
+        writeln!(out, "  none of it can be unmounted or changed from inside")?;
     }
 
     if !plan.sockets.is_empty() {
@@ -216,6 +244,26 @@ fn group(group: &Group) -> String {
         Group::Name(name) => format!("{name:?}"),
         Group::Id(gid) => gid.to_string(),
     }
+}
+
+fn process_limit(limit: &ProcessLimit) -> String {
+    let value = |value: u64| match value {
+        ResourceLimit::INFINITY => "infinity".to_owned(),
+        value if limit.resource.is_size() => bytes(value),
+        value => value.to_string(),
+    };
+    let hard = match limit.hard {
+        Some(hard) if hard == limit.soft => String::new(),
+        Some(hard) => format!(":{}", value(hard)),
+        None => ", and as much as the service may".to_owned(),
+    };
+    let at_most = if limit.at_most {
+        ", or what the service has"
+    } else {
+        ""
+    };
+    let (name, soft) = (limit.resource.name(), value(limit.soft));
+    format!("{name} {soft}{hard}{at_most}")
 }
 
 fn mount(step: &MountStep) -> String {

@@ -3,10 +3,11 @@
 use super::Privileges;
 use super::problem::{Findings, Reason};
 use super::seccomp::{self, Changes, Policy};
+use super::walls;
 use crate::capability::CapabilitySet;
 use crate::definition::{CapabilityChange, Definition, Profile, Seccomp, Users};
 use crate::host::Host;
-use crate::syscall::Architecture;
+use crate::syscall::{Architecture, Syscall};
 
 /// A program that serves the network, changes to a user of its own and owns its files. Nothing that mounts,
 /// traces, makes nodes, or gives capabilities to files.
@@ -51,6 +52,9 @@ const SYSTEM: [&str; 26] = [
     "SYS_TTY_CONFIG",
 ];
 
+/// What keyrings(7) are used by.
+const KEYRING: [&str; 3] = ["add_key", "keyctl", "request_key"];
+
 pub(super) fn of(definition: &Definition, host: &Host, findings: &mut Findings) -> Privileges {
     let own_users = definition.security.users == Users::Auto;
     let mut capabilities = match definition.profile {
@@ -77,6 +81,8 @@ pub(super) fn of(definition: &Definition, host: &Host, findings: &mut Findings) 
             .no_new_privileges
             .unwrap_or(definition.profile == Profile::App),
         seccomp: system_calls(definition, host, capabilities, findings),
+        resource_limits: walls::resource_limits(definition),
+        labels: walls::labels(definition, host, findings),
     }
 }
 
@@ -101,14 +107,21 @@ fn system_calls(
         Profile::App => "app",
         Profile::System => "system",
     };
-    let of_profile =
-        |changes: &Changes| seccomp::of_profile(profile, capabilities, changes, additional);
+    let of_profile = |allow: &[Syscall], deny: &[Syscall]| {
+        let keyring = KEYRING.iter().filter(|_| definition.security.keyring);
+        let changes = Changes {
+            allow: allow
+                .iter()
+                .copied()
+                .chain(keyring.filter_map(|name| Syscall::of(name)))
+                .collect(),
+            deny: deny.to_vec(),
+        };
+        seccomp::of_profile(profile, capabilities, &changes, additional)
+    };
     let policy = match &definition.security.seccomp {
-        Seccomp::Profile => of_profile(&Changes::default()),
-        Seccomp::Changes { allow, deny } => of_profile(&Changes {
-            allow: allow.clone(),
-            deny: deny.clone(),
-        }),
+        Seccomp::Profile => of_profile(&[], &[]),
+        Seccomp::Changes { allow, deny } => of_profile(allow, deny),
         Seccomp::Unconfined => {
             findings.remark(
                 "security.seccomp = \"unconfined\": the box can make every system call of the kernel",

@@ -126,6 +126,36 @@ pub enum Reason {
         /// What was asked for.
         architecture: Architecture,
     },
+    /// A kernel setting that is not the box's alone.
+    #[error("{key} {why}")]
+    NotTheBoxs {
+        /// The setting as sysctl(8) writes it.
+        key: String,
+        /// What it is instead and what to do.
+        why: &'static str,
+    },
+    /// A path to be shown that nothing hides.
+    #[error("{path} is not hidden; hidden are {hidden}", path = path.display())]
+    NotHidden {
+        /// The path.
+        path: PathBuf,
+        /// Those that are.
+        hidden: String,
+    },
+    /// The host does not use this security module.
+    #[error(
+        "this host does not run {module}; take the key out, or enable it with the kernel's parameter lsm="
+    )]
+    NoModule {
+        /// Its name.
+        module: &'static str,
+    },
+    /// A profile AppArmor does not have.
+    #[error("AppArmor of this host has no profile \"{profile}\"; load it with apparmor_parser(8)")]
+    NoProfile {
+        /// Its name.
+        profile: String,
+    },
     /// The kernel makes no user namespace.
     #[error(
         "user namespaces are switched off on this host (sysctl user.max_user_namespaces is 0); set it to a number \

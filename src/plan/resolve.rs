@@ -8,6 +8,7 @@ use super::machine_id::{self, MachineId};
 use super::problem::{Findings, Problem, Reason};
 use super::{
     IdRange, Namespaces, Payload, Plan, Ready, Scope, Stop, limits, mounts, privileges, sockets,
+    walls,
 };
 use crate::definition::{Clock, Definition, Profile, User, Users};
 use crate::host::Host;
@@ -38,6 +39,7 @@ pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem
         &mut findings,
     );
     let limits = limits::of(definition, host, &mut findings);
+    let privileges = privileges::of(definition, host, &mut findings);
     let description = definition
         .description
         .clone()
@@ -66,9 +68,11 @@ pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem
         },
         ids,
         mounts,
-        privileges: privileges::of(definition, host, &mut findings),
         sockets: sockets::of(definition, host, &mut findings),
         idle_stop: definition.idle_stop,
+        closing: walls::closing(definition, &privileges),
+        sysctls: walls::sysctls(definition, &mut findings),
+        privileges,
         scope: Scope {
             unit: definition.name.scope(),
             slice: "box.slice".to_owned(),

@@ -13,7 +13,7 @@ use std::path::Path;
 use nix::sched::CloneFlags;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
-use rustix::process::{PidfdGetfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{DumpableBehavior, PidfdGetfdFlags, Signal, WaitId, WaitIdOptions};
 
 use super::file_system;
 use super::paths::Kind;
@@ -33,13 +33,26 @@ pub fn lock(mounts: &[OwnedFd]) -> Result<Vec<OwnedFd>, sys::Error> {
         let place = place_for(mount, &name(number))?;
         root::attach(mount, &place)?;
     }
+    copy_in_another_namespace((0..mounts.len()).map(name).collect())
+}
+
+/// A copy of this process' whole root, attached nowhere, in which nothing can be unmounted on its own and no
+/// restriction be taken back. The process must be in a mount namespace of its own, at whose root it stands.
+pub fn lock_root() -> Result<OwnedFd, sys::Error> {
+    let mut copies = copy_in_another_namespace(vec!["/".to_owned()])?;
+    copies
+        .pop()
+        .ok_or_else(|| sys::Error::new("open_tree(\"/\", OPEN_TREE_CLONE)", Errno::ENOENT))
+}
+
+fn copy_in_another_namespace(places: Vec<String>) -> Result<Vec<OwnedFd>, sys::Error> {
     let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .called(|| "pipe2(O_CLOEXEC)".to_owned())?;
     match sys::clone3(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)? {
-        Fork::Child => copy_and_wait(mounts.len(), File::from(tell)),
+        Fork::Child => copy_and_wait(&places, File::from(tell)),
         Fork::Parent { pidfd, .. } => {
             drop(tell);
-            let copies = take(mounts.len(), File::from(told), &pidfd);
+            let copies = take(&places, File::from(told), &pidfd);
             let ended = end(&pidfd);
             let copies = copies?;
             ended.map(|()| copies)
@@ -68,15 +81,18 @@ fn place_for(mount: &OwnedFd, name: &str) -> Result<OwnedFd, sys::Error> {
 
 /// The life of the process that makes the copy: to clone what its namespace shows, to tell the numbers of the
 /// descriptors, or a negative errno in the place of the one that failed, and to be there until it is killed.
-fn copy_and_wait(count: usize, mut tell: File) -> ! {
+fn copy_and_wait(places: &[String], mut tell: File) -> ! {
     // With the launcher gone nobody would kill it.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    // A process that has changed its user is closed to its own like, which take its descriptors here. Of those there
+    // is none but its parent; without this pidfd_getfd(2) says so.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE;
-    let mut copies = Vec::with_capacity(count);
-    for number in 0..count {
-        let copy = open_tree(CWD, name(number), flags);
+    let mut copies = Vec::with_capacity(places.len());
+    for place in places {
+        let copy = open_tree(CWD, place.as_str(), flags);
         let said = match &copy {
             Ok(copy) => copy.as_raw_fd(),
             Err(errno) => -errno.raw_os_error(),
@@ -92,15 +108,16 @@ fn copy_and_wait(count: usize, mut tell: File) -> ! {
     }
 }
 
-fn take(count: usize, mut told: File, copier: &OwnedFd) -> Result<Vec<OwnedFd>, sys::Error> {
-    (0..count)
-        .map(|number| {
+fn take(places: &[String], mut told: File, copier: &OwnedFd) -> Result<Vec<OwnedFd>, sys::Error> {
+    places
+        .iter()
+        .map(|place| {
             let mut said = [0; size_of::<RawFd>()];
             told.read_exact(&mut said)
-                .called(|| format!("read(number of mount {number})"))?;
+                .called(|| format!("read(number of the copy of {place:?})"))?;
             let said = RawFd::from_ne_bytes(said);
             if said < 0 {
-                let call = format!("open_tree(\"{number}\", OPEN_TREE_CLONE | AT_RECURSIVE)");
+                let call = format!("open_tree({place:?}, OPEN_TREE_CLONE | AT_RECURSIVE)");
                 return Err(sys::Error::new(call, Errno::from_raw(-said)));
             }
             rustix::process::pidfd_getfd(copier, said, PidfdGetfdFlags::empty())

@@ -13,9 +13,10 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::file_system::{self, Setting};
+use super::mount_locks;
 use super::paths::{self, Kind, Root};
 use super::root::{self, attach};
-use crate::plan::{Content, MountFlags, MountStep, What};
+use crate::plan::{Closing, Content, MountFlags, MountStep, What};
 use crate::sys::{self, Called as _, MountAttributes, Propagation};
 
 /// Most bytes of a file of the host that is copied into a box.
@@ -61,6 +62,12 @@ pub enum Error {
         #[source]
         source: sys::Error,
     },
+    /// What the box could undo.
+    #[error("cannot lock the mounts of the box, which has the capability SYS_ADMIN")]
+    Lock(#[source] sys::Error),
+    /// Namespaces inside would not see its mounts.
+    #[error("cannot share the mounts of the box with namespaces inside it")]
+    Share(#[source] sys::Error),
     /// A path in the box.
     #[error(transparent)]
     Path(#[from] paths::Error),
@@ -96,7 +103,11 @@ impl Error {
             | Error::NoRoot { at, .. }
             | Error::NotSent { at, .. } => Some(at),
             Error::Path(error) => Some(error.path()),
-            Error::Copy { .. } | Error::Null(_) | Error::Root(_) => None,
+            Error::Copy { .. }
+            | Error::Null(_)
+            | Error::Lock(_)
+            | Error::Share(_)
+            | Error::Root(_) => None,
         }
     }
 }
@@ -106,6 +117,7 @@ impl Error {
 pub struct Stock {
     copies: VecDeque<Vec<u8>>,
     kernel: VecDeque<OwnedFd>,
+    procfs: Option<OwnedFd>,
     null: Option<Cover>,
 }
 
@@ -117,6 +129,7 @@ impl Stock {
         let mut stock = Stock {
             copies: VecDeque::new(),
             kernel: VecDeque::new(),
+            procfs: None,
             null: None,
         };
         for step in steps {
@@ -125,7 +138,13 @@ impl Stock {
                     content: Content::CopyOf(path),
                     ..
                 } => stock.copies.push_back(copy_of(path)?),
-                What::Proc => stock.kernel.push_back(of_the_kernel("proc", step)?),
+                What::Proc => {
+                    let procfs = of_the_kernel("proc", step)?;
+                    let again = rustix::io::fcntl_dupfd_cloexec(&procfs, 3)
+                        .called(|| "fcntl(procfs, F_DUPFD_CLOEXEC)".to_owned());
+                    stock.procfs = Some(again.map_err(|source| failed(step, source))?);
+                    stock.kernel.push_back(procfs);
+                }
                 What::Sysfs => stock.kernel.push_back(of_the_kernel("sysfs", step)?),
                 What::Mask if stock.null.is_none() => {
                     stock.null = Some(null().map_err(Error::Null)?);
@@ -135,6 +154,34 @@ impl Stock {
         }
         Ok(stock)
     }
+}
+
+impl Stock {
+    /// The box's own procfs, attached nowhere yet; none if the steps have none.
+    pub fn procfs(&self) -> Option<&OwnedFd> {
+        self.procfs.as_ref()
+    }
+}
+
+/// Makes of the whole root what the plan wants it to be in the end. The process has another root afterwards when it
+/// is locked.
+pub fn close(root: Root, closing: Closing) -> Result<Root, Error> {
+    let root = if closing.locked {
+        let copy = mount_locks::lock_root().map_err(Error::Lock)?;
+        root::enter(copy)?
+    } else {
+        root
+    };
+    if closing.shared {
+        let shared = MountAttributes {
+            recursive: true,
+            propagation: Some(Propagation::Shared),
+            ..MountAttributes::default()
+        };
+        let top = root::open(Path::new("/")).map_err(Error::Share)?;
+        sys::mount_setattr(top.as_fd(), &shared).map_err(Error::Share)?;
+    }
+    Ok(root)
 }
 
 /// Mounts that wait for the process to stand in its own cgroup.

@@ -30,6 +30,8 @@ pub struct MountAttributes<'a> {
 pub enum Propagation {
     /// Neither here nor from here.
     Private,
+    /// Among all copies of the mount.
+    Shared,
 }
 
 impl MountAttributes<'_> {
@@ -61,7 +63,8 @@ impl fmt::Display for MountAttributes<'_> {
             (self.nodev, "nodev"),
             (self.noexec, "noexec"),
             (self.idmap.is_some(), "idmap"),
-            (self.propagation.is_some(), "private"),
+            (self.propagation == Some(Propagation::Private), "private"),
+            (self.propagation == Some(Propagation::Shared), "shared"),
         ];
         let words: Vec<_> = words
             .iter()
@@ -79,6 +82,7 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, attributes: &MountAttributes<'_>) ->
         attr_clr: 0,
         propagation: match attributes.propagation {
             Some(Propagation::Private) => libc::MS_PRIVATE,
+            Some(Propagation::Shared) => libc::MS_SHARED,
             None => 0,
         },
         userns_fd: attributes

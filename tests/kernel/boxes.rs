@@ -14,9 +14,10 @@ use boxd::launch::protocol::{Failure, FromChild, Lifetime, ToChild};
 use boxd::launch::{Output, Stdio, child};
 use boxd::plan::seccomp::{self, Changes};
 use boxd::plan::{
-    Content, MountFlags, MountStep, Namespaces, Payload, Plan, Privileges, Ready, Scope, Stop, What,
+    Closing, Content, MountFlags, MountStep, Namespaces, Payload, Plan, Privileges, ProcessLimit,
+    Ready, Resource, Scope, Stop, What,
 };
-use boxd::sandbox::{host_mounts, namespaces, user_namespace};
+use boxd::sandbox::{host_mounts, limits, namespaces, user_namespace};
 use boxd::sys::{self, Fork};
 
 /// A range no other box of this machine has while the tests run.
@@ -179,6 +180,8 @@ pub fn host_box(line: &str) -> Plan {
         },
         ids: Some(IDS),
         mounts,
+        closing: Closing::default(),
+        sysctls: Vec::new(),
         privileges: Privileges {
             capabilities: CapabilitySet::of([
                 "CHOWN",
@@ -191,6 +194,21 @@ pub fn host_box(line: &str) -> Plan {
             .expect("known"),
             no_new_privileges: true,
             seccomp: None,
+            resource_limits: vec![
+                ProcessLimit {
+                    resource: Resource::Nofile,
+                    soft: 1024,
+                    hard: Some(524_288),
+                    at_most: true,
+                },
+                ProcessLimit {
+                    resource: Resource::Core,
+                    soft: 0,
+                    hard: None,
+                    at_most: true,
+                },
+            ],
+            labels: Vec::new(),
         },
         sockets: Vec::new(),
         idle_stop: None,
@@ -271,6 +289,11 @@ pub fn build(plan: &Plan) -> Result<Built, Failure> {
         Fork::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop((child_end, stdio));
+    limits::raise(
+        rustix::process::Pid::from_raw(pid.as_raw()),
+        &plan.privileges.resource_limits,
+    )
+    .expect("raised");
     let namespace = plan
         .ids
         .map(|ids| user_namespace::map(pid, ids).expect("mapped"));

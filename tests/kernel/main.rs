@@ -15,6 +15,7 @@ mod privileges;
 mod roots;
 mod seccomp;
 mod separation;
+mod walls;
 
 type Test = (&'static str, fn());
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         roots::TESTS,
         seccomp::TESTS,
         separation::TESTS,
+        walls::TESTS,
     ];
     let mut failed = Vec::new();
     let mut passed = 0;

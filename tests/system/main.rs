@@ -12,6 +12,7 @@ mod life;
 mod limits;
 mod operator;
 mod package;
+mod security;
 mod separation;
 mod slow;
 mod sockets;
