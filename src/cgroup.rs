@@ -1,7 +1,7 @@
 //! Control groups of version 2, as cgroup-v2.rst of the kernel's documentation describes them: what a box
 //! uses, ending, freezing, and (in [`plain`]) the driver for hosts whose cgroups no systemd owns.
 //!
-//! cgroups-rs, which only this module names, sets the limits of the plain driver. Reading is done here: its
+//! cgroups-rs, which only this module names, freezes, and sets the limits of the plain driver. Reading is done here: its
 //! statistics turn every failure into a zero, its io figures are always zero under version 2, and it takes
 //! the wish to be frozen for the fact.
 
@@ -11,6 +11,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use cgroups_rs::fs::freezer::FreezerController;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::plan::Limit;
@@ -46,6 +47,14 @@ pub enum Error {
         value: String,
         /// Why.
         source: io::Error,
+    },
+    /// A cgroup could not be told to freeze or to thaw.
+    #[error("cannot write {}", path.join("cgroup.freeze").display())]
+    Freeze {
+        /// Which.
+        path: PathBuf,
+        /// What cgroups-rs or the kernel said.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A cgroup could not be made.
     #[error("cannot make the cgroup {}", path.display())]
@@ -208,7 +217,9 @@ pub fn kill(cgroup: &Path) -> Result<(), Error> {
 ///
 /// [`Error::Timeout`] when some process is still not frozen: one that sleeps uninterruptibly.
 pub fn freeze(cgroup: &Path, timeout: Duration) -> Result<(), Error> {
-    write(&cgroup.join("cgroup.freeze"), "1")?;
+    freezer(cgroup)
+        .freeze()
+        .map_err(|error| unfrozen(cgroup, error))?;
     wait_for_event(cgroup, "frozen", 1, "frozen", timeout)
 }
 
@@ -218,8 +229,23 @@ pub fn freeze(cgroup: &Path, timeout: Duration) -> Result<(), Error> {
 ///
 /// As [`freeze`].
 pub fn thaw(cgroup: &Path, timeout: Duration) -> Result<(), Error> {
-    write(&cgroup.join("cgroup.freeze"), "0")?;
+    freezer(cgroup)
+        .thaw()
+        .map_err(|error| unfrozen(cgroup, error))?;
     wait_for_event(cgroup, "frozen", 0, "thawed", timeout)
+}
+
+fn freezer(cgroup: &Path) -> FreezerController {
+    FreezerController::new(cgroup.to_owned(), cgroup.to_owned(), VERSION_2)
+}
+
+const VERSION_2: bool = true;
+
+fn unfrozen(cgroup: &Path, error: cgroups_rs::fs::error::Error) -> Error {
+    Error::Freeze {
+        path: cgroup.to_owned(),
+        source: Box::new(plain::Chain::of(&error)),
+    }
 }
 
 /// Whether the processes of the cgroup are frozen.

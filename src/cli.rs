@@ -14,6 +14,7 @@ mod table;
 pub mod terminal;
 mod text;
 mod units;
+mod wait;
 
 use std::error::Error as _;
 use std::io;
@@ -96,6 +97,48 @@ pub enum Error {
         /// Why.
         source: crate::sys::Error,
     },
+    /// Processes of a box were not reached.
+    #[error("cannot see the processes of box {name}")]
+    Processes {
+        /// The box.
+        name: crate::name::Name,
+        /// Why.
+        source: crate::cgroup::Error,
+    },
+    /// A box cannot be paused; it runs on.
+    #[error(
+        "cannot pause box {name}, which runs on; a process that waits for a device cannot be paused"
+    )]
+    Pause {
+        /// The box.
+        name: crate::name::Name,
+        /// Why.
+        source: crate::cgroup::Error,
+    },
+    /// A box cannot be resumed.
+    #[error("cannot resume box {name}")]
+    Resume {
+        /// The box.
+        name: crate::name::Name,
+        /// Why.
+        source: crate::cgroup::Error,
+    },
+    /// Nobody can enter a box that stands still.
+    #[error("cannot enter box {0}: it is paused; let it go on first: boxctl resume {0}")]
+    Paused(crate::name::Name),
+    /// A box cannot be waited for.
+    #[error("cannot wait for box {name}")]
+    Wait {
+        /// The box.
+        name: crate::name::Name,
+        /// Why.
+        source: io::Error,
+    },
+    /// A box has ended, and nobody knows how.
+    #[error(
+        "box {0} has ended, and how is not known: the journal has no entry of its end; see `systemctl status systemd-journald`"
+    )]
+    Forgotten(crate::name::Name),
     /// `--user` is none.
     #[error("{text:?} is no user of a box: {expected}")]
     User {
@@ -130,7 +173,9 @@ pub fn main() -> ExitCode {
     let out = Look::of_stdout(color);
     // What goes wrong before a command runs in a box must not look like the command's own status.
     let failure = match arguments.command {
-        Command::Exec { .. } | Command::Shell { .. } => ExitCode::from(crate::enter::TROUBLE.0),
+        Command::Exec { .. } | Command::Shell { .. } | Command::Wait(_) => {
+            ExitCode::from(crate::enter::TROUBLE.0)
+        }
         _ => ExitCode::FAILURE,
     };
     let result = match arguments.command {
@@ -157,7 +202,10 @@ pub fn main() -> ExitCode {
         Command::Reload(names) => {
             units::change(Operation::Reload, &names.names, Look::of_stderr(color))
         }
-        Command::Kill { signal, names } => inside::kill(signal, &names),
+        Command::Pause(names) => inside::pause(&names.names),
+        Command::Resume(names) => inside::resume(&names.names),
+        Command::Wait(names) => wait::wait(&names.names),
+        Command::Kill { all, signal, names } => inside::kill(signal, all, &names),
         Command::Exec {
             user,
             terminal,

@@ -1,5 +1,6 @@
 //! boxd's own messages, and the payload's output in journald's native protocol.
 
+pub mod fields;
 pub mod lines;
 pub mod native;
 mod own;

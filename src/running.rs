@@ -86,6 +86,13 @@ pub fn find(name: &Name) -> Result<Option<Running>, Error> {
     find_in(Path::new(PARENT), name)
 }
 
+/// What the box of this name was launched as that runs, or has just ended and is not cleared away yet.
+pub fn document(name: &Name) -> Option<Document> {
+    let path = Path::new(PARENT).join(name.as_str()).join(DOCUMENT);
+    let json = read(&path).ok().flatten()?;
+    handover::understand(&json).ok()
+}
+
 /// The names of all boxes that a launcher has written down, running or not, in their order.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 //! an older version would misread gets another [`VERSION`]; new keys may appear at any time.
 
 pub mod collect;
+pub mod ends;
 
 use std::path::PathBuf;
 
@@ -54,6 +55,31 @@ pub struct Status {
     pub limits: Limits,
     /// What differs on this host from what was asked for.
     pub remarks: Vec<String>,
+    /// How it ended the last time, where the journal still knows. `boxctl status --json` without names looks it up
+    /// only for boxes that failed or wait for their restart.
+    #[serde(default)]
+    pub last_end: Option<End>,
+}
+
+/// How a box ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct End {
+    /// When.
+    pub at: u64,
+    /// In one word, systemd's `Result` where it has one: `success`, `exit-code`, `signal`, `core-dump`, `reboot`,
+    /// `oom-kill`, `timeout`, `watchdog`, `protocol`, `unknown` …
+    pub result: String,
+    /// In a sentence without its subject.
+    pub sentence: String,
+    /// How its first process ended: `exited`, `killed`, `dumped` or `unknown`.
+    pub code: String,
+    /// Its exit status, or the signal without its `SIG`.
+    pub detail: Option<String>,
+    /// The exit status that says so to systemd: 128+n for signal n, 0 if it ended as it was asked to.
+    pub exit_status: u8,
+    /// `InvocationID` of the unit in that run.
+    pub invocation: Option<String>,
 }
 
 /// What a box does now.
@@ -62,6 +88,8 @@ pub struct Status {
 pub enum State {
     /// Ready.
     Running,
+    /// All its processes stand still, until it is resumed.
+    Paused,
     /// Being made, or not yet ready.
     Starting,
     /// Ready, and reading its configuration anew.
@@ -85,6 +113,7 @@ impl State {
     pub fn as_str(self) -> &'static str {
         match self {
             State::Running => "running",
+            State::Paused => "paused",
             State::Starting => "starting",
             State::Reloading => "reloading",
             State::Stopping => "stopping",
@@ -329,6 +358,7 @@ mod tests {
     fn the_words_of_the_format_are_those_of_the_table() {
         for state in [
             State::Running,
+            State::Paused,
             State::Starting,
             State::Reloading,
             State::Stopping,

@@ -265,10 +265,10 @@ impl Hierarchy for Below {
 /// An error of cgroups-rs with its causes: its own text leaves them out.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Chain(String);
+pub(super) struct Chain(String);
 
 impl Chain {
-    fn of(error: &dyn std::error::Error) -> Self {
+    pub(super) fn of(error: &dyn std::error::Error) -> Self {
         let mut text = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {

@@ -90,12 +90,31 @@ Every default, path, id and limit as it is decided on this host: mounts in their
     Restart(Names),
     /// Ask boxes to read their configuration anew
     Reload(Names),
-    /// Send a signal to the first process of boxes
+    /// Let all processes of boxes stand still
+    #[command(after_help = "\
+They keep their memory, files and connections, and get no CPU until `boxctl resume`. A paused box can be \
+stopped and killed.")]
+    Pause(Names),
+    /// Let paused boxes go on
+    Resume(Names),
+    /// Wait until boxes have ended, and say how
+    #[command(after_help = "\
+Prints the exit status of each box, in the order given: that of its first process, 128+n when signal n ended it, \
+and 0 if it stopped as it was asked to. The exit status is the first of these that is not 0, and 125 if a box \
+cannot be waited for. A box that does not run has ended: it is told how.
+
+  boxctl start job && boxctl wait job")]
+    Wait(Names),
+    /// Send a signal to boxes: to the first process, or to all
     #[command(after_help = "\
 Examples:
   boxctl kill -s HUP web    make nginx read its configuration anew
-  boxctl kill -s KILL web   end it at once; its restart policy decides what follows")]
+  boxctl kill -s KILL web   end it at once; its restart policy decides what follows
+  boxctl kill -s USR1 --all web")]
     Kill {
+        /// To all processes of the box, those of `boxctl exec` too
+        #[arg(short, long)]
+        all: bool,
         /// Which signal: a name or a number
         #[arg(short, long, value_name = "SIGNAL", default_value = "SIGTERM", value_parser = signal)]
         signal: i32,

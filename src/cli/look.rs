@@ -9,6 +9,7 @@ use super::{Error, journal, names};
 use crate::definition::Layers;
 use crate::name::Name;
 use crate::status::collect::{self, Units};
+use crate::status::ends;
 use crate::status::{Report, State, VERSION};
 use crate::systemd::{self, Manager};
 
@@ -26,7 +27,14 @@ pub fn status(names: &[String], json: bool, lines: u32, look: Look) -> Result<Ex
     };
     if names.is_empty() {
         let units = manager.as_ref().map(collect::loaded_units).transpose()?;
-        let report = collect::all(&layers, &units)?;
+        let mut report = collect::all(&layers, &units)?;
+        if json {
+            for status in &mut report.boxes {
+                if matches!(status.state, State::Failed | State::Restarting) {
+                    look_up_end(status);
+                }
+            }
+        }
         say(&if json {
             format!("{}\n", serde_json::to_string_pretty(&report)?)
         } else {
@@ -68,12 +76,18 @@ pub fn status(names: &[String], json: bool, lines: u32, look: Look) -> Result<Ex
     let all_run = report
         .boxes
         .iter()
-        .all(|status| status.state == State::Running);
+        .all(|status| matches!(status.state, State::Running | State::Paused));
     Ok(if all_run {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(NOT_RUNNING)
     })
+}
+
+fn look_up_end(status: &mut crate::status::Status) {
+    if let Ok(name) = status.name.parse() {
+        status.last_end = ends::last(&name, ends::Which::Last);
+    }
 }
 
 fn one(
@@ -88,8 +102,9 @@ fn one(
         )])),
         None => None,
     };
-    let status = collect::one(name, layers, &units)?;
+    let mut status = collect::one(name, layers, &units)?;
     if status.exists() {
+        look_up_end(&mut status);
         Ok(status)
     } else {
         Err(names::unknown(name.clone(), layers).into())

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::table::{self, Cell, Side};
 use super::terminal::{Look, Paint, cut, harmless};
 use super::text;
-use crate::status::{DefinitionState, Report, Runner, State, Status};
+use crate::status::{DefinitionState, End, Report, Runner, State, Status};
 
 /// When it is, and where the reader is.
 #[derive(Debug, Clone)]
@@ -130,9 +130,11 @@ fn count(report: &Report) -> String {
 fn paint(state: State) -> Option<Paint> {
     match state {
         State::Running => Some(Paint::Good),
-        State::Starting | State::Reloading | State::Stopping | State::Restarting => {
-            Some(Paint::Warning)
-        }
+        State::Paused
+        | State::Starting
+        | State::Reloading
+        | State::Stopping
+        | State::Restarting => Some(Paint::Warning),
         State::Failed | State::Broken => Some(Paint::Bad),
         State::Stopped | State::Masked => None,
     }
@@ -146,8 +148,26 @@ pub fn page(status: &Status, output: &[String], clock: &Clock, look: Look) -> St
     };
     page.entry("Loaded", &loaded(status, look));
     page.entry("Active", &active(status, clock, look));
+    let at_rest = status.payload.is_none();
+    let end = status.last_end.as_ref().filter(|_| at_rest);
+    let invocation = status
+        .unit
+        .as_ref()
+        .and_then(|unit| unit.invocation.as_ref());
+    let (end, earlier) = match end {
+        Some(end) if invocation.is_some() && end.invocation.as_ref() == invocation => {
+            (Some(end), None)
+        }
+        earlier => (None, earlier),
+    };
+    if let Some(end) = earlier {
+        let when = text::ago(end.at, clock.now);
+        page.entry("Last end", &format!("{}; {when}", result(end)));
+    }
     if let Some(unit) = &status.unit {
-        if unit.result != "success" && !unit.result.is_empty() {
+        if let Some(end) = end {
+            page.entry("Result", &result(end));
+        } else if unit.result != "success" && !unit.result.is_empty() {
             page.entry(
                 "Result",
                 &ended(&unit.result, unit.exit_code, unit.exit_status),
@@ -235,6 +255,7 @@ fn heading(status: &Status, look: Look) -> String {
         State::Failed | State::Broken => "×",
         State::Stopped | State::Masked => "○",
         State::Running => "●",
+        State::Paused => "‖",
         State::Starting | State::Reloading | State::Stopping | State::Restarting => "↻",
     };
     let dot = match paint(status.state) {
@@ -351,6 +372,11 @@ fn with_notes(text: String, notes: &[String]) -> String {
     } else {
         format!("{text} ({})", notes.join(", "))
     }
+}
+
+/// How a box ended, in words; what the journal has may be anything.
+fn result(end: &End) -> String {
+    format!("{}: {}", harmless(&end.result), harmless(&end.sentence))
 }
 
 /// How a unit ended, in words: `Result=`, `ExecMainCode=` and `ExecMainStatus=` of a service whose main process

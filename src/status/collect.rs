@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::{
-    Definition, DefinitionState, Ids, Limits, Payload, Report, Runner, Status, Unit, Usage,
+    Definition, DefinitionState, Ids, Limits, Payload, Report, Runner, State, Status, Unit, Usage,
     VERSION, state,
 };
 use crate::cgroup;
@@ -210,7 +210,11 @@ fn assemble(name: &Name, defined: Defined, seen: Option<Seen>, running: Option<R
         Some(_) => Some(Runner::Unit),
         None => at_work.then_some(Runner::Unit),
     };
-    let state = state(definition.state, unit.as_ref(), payload.as_ref(), runner);
+    let mut state = state(definition.state, unit.as_ref(), payload.as_ref(), runner);
+    let frozen = |running: &Running| cgroup::is_frozen(&running.document.cgroup).unwrap_or(false);
+    if state == State::Running && running.as_ref().is_some_and(frozen) {
+        state = State::Paused;
+    }
     let since = match runner {
         Some(Runner::Foreground) => payload.as_ref().map(|payload| payload.started),
         _ => unit.as_ref().and_then(|unit| unit.since),
@@ -250,6 +254,7 @@ fn assemble(name: &Name, defined: Defined, seen: Option<Seen>, running: Option<R
         usage,
         limits,
         remarks,
+        last_end: None,
     }
 }
 
@@ -333,12 +338,12 @@ fn misnamed(name: String, path: PathBuf, problem: &str) -> Status {
         usage: None,
         limits: Limits::default(),
         remarks: Vec::new(),
+        last_end: None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::State;
     use super::*;
 
     #[test]

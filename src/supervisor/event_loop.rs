@@ -111,6 +111,7 @@ pub struct EventLoop {
     received: Received,
     scope: Scope,
     memory_limit: Option<u64>,
+    paused: bool,
     rules: Rules,
     state: State,
     socket: Socket,
@@ -152,6 +153,7 @@ impl EventLoop {
         let event_loop = EventLoop {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Error::Wait)?,
             memory_limit: scope.memory_limit(),
+            paused: false,
             state: State::begin(&rules, &left, now),
             flows: [0, 1].map(|index| match received.streams[index] {
                 Some(_) => Flow::Turn,
@@ -404,6 +406,24 @@ impl EventLoop {
         }
     }
 
+    /// Somebody has frozen the cgroup, or thawed it. A box that is being stopped is thawed for that.
+    fn tell_paused(&mut self) {
+        if !matches!(self.state.phase, Phase::Starting { .. } | Phase::Running) {
+            return;
+        }
+        let subject = self.subject();
+        let message = Message::paused(&subject, self.paused);
+        let status = match (self.paused, self.state.phase) {
+            (true, _) => message::paused(&subject),
+            (false, Phase::Starting { until }) => {
+                message::waiting(self.rules.ready, until.saturating_sub(now()))
+            }
+            (false, _) => message::running(&subject),
+        };
+        self.told(notify::status(&status));
+        self.say(&message);
+    }
+
     fn act(&mut self, action: Action) {
         match action {
             Action::TellReady => self.tell_ready(),
@@ -523,6 +543,11 @@ impl EventLoop {
     }
 
     fn cgroup_changed(&mut self) {
+        let paused = self.scope.is_frozen();
+        if paused != self.paused {
+            self.paused = paused;
+            self.tell_paused();
+        }
         if !self.scope.is_populated() && !self.state.empty {
             if let Some(file) = self.scope.events() {
                 let _ = self.epoll.delete(file);

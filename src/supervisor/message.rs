@@ -1,13 +1,13 @@
 //! What the supervisor says in the journal, and in the status of its unit.
 //!
 //! Every entry has `BOX_NAME=` and a `MESSAGE_ID=` that the catalog `boxd.catalog` explains (`journalctl -x`).
-//! The last one of a box has `BOX_RESULT=`, and `EXIT_CODE=` and `EXIT_STATUS=` as systemd's own entries have
-//! them.
+//! The last one of a box has the fields of [`fields`]: how it ended, and which run of the box that was.
 
 use std::time::Duration;
 
 use super::policy::{self, Exit, Failure, KILL_WAIT, Killed, Notice, Outcome, Result};
 use super::process::signal_name;
+use crate::journal::fields;
 use crate::journal::native::field;
 use crate::plan::ReadyWhen;
 
@@ -20,7 +20,14 @@ pub struct Message {
     id: &'static str,
     priority: Priority,
     text: String,
-    outcome: Option<Outcome>,
+    end: Option<End>,
+}
+
+/// What the last entry of a box holds besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct End {
+    outcome: Outcome,
+    pid: i32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,13 +128,28 @@ impl Message {
                     Result::Success | Result::Reboot => Priority::Info,
                     _ => Priority::Warning,
                 },
-                outcome: Some(outcome),
-                ..Message::info(
-                    "3791e04bc2bb4303996efe9b2b2dc398",
-                    format!("box {name} {status}"),
-                )
+                end: Some(End {
+                    outcome,
+                    pid: subject.pid,
+                }),
+                ..Message::info(fields::ENDED, format!("box {name} {status}"))
             },
         })
+    }
+
+    /// The box was paused, or goes on.
+    pub fn paused(subject: &Subject<'_>, paused: bool) -> Message {
+        let name = subject.name;
+        match paused {
+            true => Message::info(
+                "db4c12afcef94f78a699574b6f1538f4",
+                format!("box {name} is paused"),
+            ),
+            false => Message::info(
+                "7ccc56797c20443685b4bc074d9c89de",
+                format!("box {name} goes on after a pause"),
+            ),
+        }
     }
 
     /// Output that the journal did not take in time.
@@ -161,7 +183,7 @@ impl Message {
             id,
             priority: Priority::Info,
             text,
-            outcome: None,
+            end: None,
         }
     }
 
@@ -176,12 +198,16 @@ impl Message {
         field(&mut entry, "PRIORITY", priority);
         field(&mut entry, "SYSLOG_IDENTIFIER", IDENTIFIER);
         field(&mut entry, "MESSAGE_ID", self.id.as_bytes());
-        field(&mut entry, "BOX_NAME", box_name.as_bytes());
+        field(&mut entry, fields::BOX_NAME, box_name.as_bytes());
         // `journalctl -u` finds by it what came from a process that was gone when journald asked for its cgroup.
         let unit = ["box@", box_name, ".service"].concat();
         field(&mut entry, "OBJECT_SYSTEMD_UNIT", unit.as_bytes());
-        if let Some(outcome) = self.outcome {
-            field(&mut entry, "BOX_RESULT", outcome.result.as_str().as_bytes());
+        if let Some(End { outcome, pid }) = self.end {
+            field(&mut entry, fields::BOX_PID, pid.to_string().as_bytes());
+            let result = outcome.result.as_str();
+            field(&mut entry, fields::BOX_RESULT, result.as_bytes());
+            let status = outcome.status.to_string();
+            field(&mut entry, fields::BOX_EXIT_STATUS, status.as_bytes());
             let (code, status) = match outcome.exit {
                 Exit::Status(status) => ("exited", status.to_string()),
                 Exit::Signal { signal, dumped } => (
@@ -191,8 +217,12 @@ impl Message {
                 ),
                 Exit::Unknown => ("unknown", String::new()),
             };
-            field(&mut entry, "EXIT_CODE", code.as_bytes());
-            field(&mut entry, "EXIT_STATUS", status.as_bytes());
+            field(&mut entry, fields::EXIT_CODE, code.as_bytes());
+            field(&mut entry, fields::EXIT_STATUS, status.as_bytes());
+            // Of the process that told journald a field says so too, unless it was gone when journald asked.
+            if let Ok(invocation) = std::env::var(fields::INVOCATION) {
+                field(&mut entry, fields::INVOCATION, invocation.as_bytes());
+            }
         }
         field(&mut entry, "MESSAGE", self.text.as_bytes());
         entry
@@ -202,6 +232,11 @@ impl Message {
 /// The line in `systemctl status` while the box runs.
 pub fn running(subject: &Subject<'_>) -> String {
     format!("running, pid {}", subject.pid)
+}
+
+/// The line in `systemctl status` while the box is paused.
+pub fn paused(subject: &Subject<'_>) -> String {
+    format!("paused, pid {}", subject.pid)
 }
 
 /// The line in `systemctl status` while a box is waited for.
@@ -371,31 +406,53 @@ mod tests {
 
     #[test]
     fn an_entry_has_the_fields_that_tell_it_from_others() {
-        let notice = outcome(
-            Result::Signal,
-            Exit::Signal {
+        let notice = Notice::Ended(Outcome {
+            result: Result::Signal,
+            exit: Exit::Signal {
                 signal: 6,
                 dumped: false,
             },
-        );
+            failed: None,
+            ready: true,
+            status: 134,
+        });
         let message = Message::of(notice, &SUBJECT).expect("is said");
+        let entry = String::from_utf8(message.entry("web")).expect("is text");
+        let fields: Vec<&str> = entry
+            .lines()
+            .filter(|field| !field.starts_with("INVOCATION_ID="))
+            .collect();
         assert_eq!(
-            String::from_utf8(message.entry("web")).expect("is text"),
-            "PRIORITY=4\nSYSLOG_IDENTIFIER=box-supervisor\n\
-             MESSAGE_ID=3791e04bc2bb4303996efe9b2b2dc398\nBOX_NAME=web\nOBJECT_SYSTEMD_UNIT=box@web.service\nBOX_RESULT=signal\n\
-             EXIT_CODE=killed\nEXIT_STATUS=ABRT\nMESSAGE=box web was ended by SIGABRT\n"
+            fields,
+            [
+                "PRIORITY=4",
+                "SYSLOG_IDENTIFIER=box-supervisor",
+                "MESSAGE_ID=3791e04bc2bb4303996efe9b2b2dc398",
+                "BOX_NAME=web",
+                "OBJECT_SYSTEMD_UNIT=box@web.service",
+                "BOX_PID=42",
+                "BOX_RESULT=signal",
+                "BOX_EXIT_STATUS=134",
+                "EXIT_CODE=killed",
+                "EXIT_STATUS=ABRT",
+                "MESSAGE=box web was ended by SIGABRT",
+            ]
         );
     }
 
     #[test]
     fn the_catalog_explains_every_message() {
         let catalog = include_str!("../../packaging/boxd.catalog");
-        let source = include_str!("message.rs");
+        let source = [
+            include_str!("message.rs"),
+            include_str!("../journal/fields.rs"),
+        ]
+        .concat();
         let ids: Vec<&str> = source
             .split('"')
             .filter(|text| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
             .collect();
-        assert_eq!(ids.len(), 10);
+        assert_eq!(ids.len(), 12);
         for id in ids {
             assert!(catalog.contains(&format!("-- {id}\n")), "{id}");
         }

@@ -57,6 +57,14 @@ impl Scope {
         self.memory_events.as_ref().map(AsFd::as_fd)
     }
 
+    /// Whether all of its processes are frozen.
+    pub fn is_frozen(&self) -> bool {
+        self.events
+            .as_ref()
+            .and_then(|file| value(file, b"frozen "))
+            .is_some_and(|frozen| frozen != 0)
+    }
+
     /// Whether a process lives in it or below it.
     pub fn is_populated(&self) -> bool {
         self.events
@@ -152,6 +160,7 @@ mod tests {
         let scope = Scope::open(directory.path());
         assert_eq!(scope.oom_kills(), Some(4));
         assert!(scope.is_populated());
+        assert!(!scope.is_frozen());
         assert_eq!(scope.memory_limit(), Some(64 << 20));
         fs::write(&limit, "max\n").expect("writes");
         assert_eq!(scope.memory_limit(), None);

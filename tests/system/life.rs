@@ -156,6 +156,59 @@ fn a_payload_killed_by_a_signal_is_reported_as_such() {
     assert!(journal("web").contains("SIGKILL"), "{}", journal("web"));
 }
 
+/// One word says how a box ended, after the box is gone too; systemd's own word is mostly `exit-code`.
+#[test]
+fn ends_are_told_apart() {
+    define_script("zero", "exit 0", "");
+    define_script("three", "exit 3", "");
+    define_script("fault", "exec perl -e 'unpack \"p\", pack \"L!\", 1'", "");
+    define_script("killed", "exec sleep infinity", "");
+    define_script(
+        "late",
+        "trap '' TERM; echo deaf; while :; do sleep 1; done",
+        "[stop]\ntimeout = '1s'",
+    );
+    for name in ["zero", "three", "fault", "killed", "late"] {
+        must(&format!("systemctl start --no-block box@{name}"));
+    }
+    wait_for_line("late", "deaf");
+    wait_for_state(&unit("killed"), "active");
+    must(&format!("kill -KILL {}", pid("killed")));
+    stop("late");
+    for (name, results, status, words) in [
+        ("zero", ["success", "success"], 0, "ended"),
+        ("three", ["exit-code", "exit-code"], 3, "exit status 3"),
+        ("fault", ["signal", "core-dump"], 139, "SIGSEGV"),
+        ("killed", ["signal", "signal"], 137, "SIGKILL"),
+        (
+            "late",
+            ["timeout", "timeout"],
+            137,
+            "did not stop within 1s",
+        ),
+    ] {
+        wait_for("the end", || {
+            ["failed", "inactive"].contains(&property(&unit(name), "ActiveState").as_str())
+        });
+        let report: serde_json::Value =
+            serde_json::from_str(&crate::guest::sh(&format!("boxctl status --json {name}")).out)
+                .expect("status is JSON");
+        let end = &report["boxes"][0]["last-end"];
+        assert!(
+            results.contains(&end["result"].as_str().expect("a result")),
+            "{name}: {end}"
+        );
+        assert_eq!(end["exit-status"], status, "{name}: {end}");
+        let page = crate::guest::sh(&format!("boxctl status {name}")).out;
+        assert!(page.contains(words), "{page}");
+        if status != 0 {
+            assert_eq!(property(&unit(name), "ExecMainStatus"), status.to_string());
+            let text = property(&unit(name), "StatusText");
+            assert!(text.contains(words), "systemctl status says: {text}");
+        }
+    }
+}
+
 /// `[restart]` is systemd's own restart policy.
 #[test]
 fn a_failed_box_is_started_again_as_its_policy_says() {

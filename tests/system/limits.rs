@@ -72,6 +72,10 @@ fn an_oom_kill_is_named_as_such() {
         "{journal}"
     );
     assert_eq!(property(&unit("greedy"), "ExecMainStatus"), "137");
+    let end = &crate::guest::status("greedy")["last-end"];
+    assert_eq!(end["result"], "oom-kill", "{end}");
+    let text = property(&unit("greedy"), "StatusText");
+    assert!(text.contains("out of memory (limit 32M)"), "{text}");
 }
 
 /// A fork bomb stays within its box: the host still works, and the box can be stopped.

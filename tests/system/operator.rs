@@ -75,6 +75,81 @@ fn status_shows_a_box_whole() {
     assert_eq!(crate::guest::status("web")["state"], "stopped");
 }
 
+/// Pause, resume, wait and kill. A paused box is seen as one, by systemd too, and is stopped like any other.
+#[test]
+fn boxes_are_paused_resumed_signalled_and_waited_for() {
+    define_script(
+        "web",
+        "trap 'echo last words; exit 3' TERM; trap 'echo first heard' USR1; \
+         sh -c \"trap 'echo second heard' USR1; echo second; while :; do sleep 0.1; done\" & \
+         i=0; while :; do echo tick $i; i=$((i+1)); sleep 0.1; done",
+        "",
+    );
+    define_script("job", "sleep 3; exit 7", "");
+    start("web");
+    wait_for_line("web", "second");
+    wait_for_line("web", "tick 2");
+
+    must("boxctl pause web");
+    must("boxctl pause web");
+    assert_eq!(status("web")["state"], "paused");
+    assert!(must("boxctl status web").contains("paused"));
+    wait_for("systemd hears it", || {
+        property(&unit("web"), "StatusText").starts_with("paused")
+    });
+    let said = refused("timeout 60 boxctl exec web -- true");
+    assert!(said.contains("boxctl resume web"), "{said}");
+    let printed = crate::guest::printed("web");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(crate::guest::printed("web"), printed);
+
+    must("boxctl resume web");
+    assert_eq!(status("web")["state"], "running");
+    wait_for("more output", || {
+        crate::guest::printed("web").len() > printed.len() + 2
+    });
+    wait_for("systemd hears it", || {
+        property(&unit("web"), "StatusText").starts_with("running")
+    });
+    must("boxctl kill -s USR1 --all web");
+    wait_for_line("web", "first heard");
+    wait_for_line("web", "second heard");
+
+    must("boxctl pause web");
+    let waited = "/tmp/waited";
+    must(&format!(
+        "(boxctl wait web; echo status $?) > {waited} 2>&1 &"
+    ));
+    must("timeout 60 systemctl stop box@web");
+    let journal = crate::guest::journal("web");
+    for words in [
+        "box web is paused",
+        "box web goes on after a pause",
+        "last words",
+    ] {
+        assert!(journal.contains(words), "{words}: {journal}");
+    }
+    wait_for("the end of the wait", || {
+        must(&format!("cat {waited}")) == "3\nstatus 3"
+    });
+    assert_eq!(status("web")["last-end"]["exit-status"], 3);
+    start("job");
+    let waited = sh("boxctl wait job web");
+    assert_eq!(
+        (waited.out.as_str(), waited.status),
+        ("7\n3", 7),
+        "{}",
+        waited.err
+    );
+    assert_eq!(sh("boxctl wait job").out, "7");
+    let never = sh("boxctl wait hello");
+    assert_eq!(never.status, 125, "{}", never.err);
+    for verb in ["pause", "resume", "kill"] {
+        let said = refused(&format!("boxctl {verb} web"));
+        assert!(said.contains("not running"), "{said}");
+    }
+}
+
 /// A command in a box has the box's walls: namespaces, cgroup, ids and privileges.
 #[test]
 fn exec_enters_everything_the_box_has() {

@@ -62,11 +62,38 @@ fn a_removed_package_leaves_no_box_and_a_purged_one_nothing() {
 /// `journalctl -x` explains what happened to a box.
 #[test]
 fn journal_entries_are_explained() {
-    define_script("web", "sleep 1", "");
+    define_script(
+        "web",
+        "trap '' TERM; while :; do sleep 1; done",
+        "[stop]\ntimeout = '1s'",
+    );
     start("web");
-    wait_for_state(&unit("web"), "inactive");
+    let supervisor = property(&unit("web"), "MainPID");
+    must(&format!("boxctl pause web; kill -KILL {supervisor}"));
+    wait_for("another supervisor", || {
+        let main = property(&unit("web"), "MainPID");
+        main != supervisor && main != "0"
+    });
+    must("boxctl resume web; systemctl stop box@web");
     let explained = must("journalctl --sync; journalctl --no-pager -x -u box@web");
-    assert!(explained.contains("Box web runs"), "{explained}");
+    for subject in [
+        "Box web runs",
+        "Box web is paused",
+        "Supervision of box web was taken over",
+        "Box web goes on",
+        "Box web did not stop in time and was killed",
+        "Box web has ended",
+    ] {
+        assert!(
+            explained.contains(&format!("Subject: {subject}"))
+                || explained.contains(&format!("░░ {subject}")),
+            "{subject}: {explained}"
+        );
+    }
+    assert!(
+        explained.contains("with the result \"timeout\""),
+        "{explained}"
+    );
 }
 
 /// The manual is there, and says what the program says.

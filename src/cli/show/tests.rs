@@ -31,6 +31,7 @@ fn at_rest(name: &str, description: &str) -> Status {
         usage: None,
         limits: Limits::default(),
         remarks: Vec::new(),
+        last_end: None,
     }
 }
 
@@ -258,6 +259,51 @@ fn a_failed_box_has_a_page_that_says_why() {
         "page-foreground",
         &page(&foreground(), &[], &clock(), plain(Some(80))),
     );
+}
+
+#[test]
+fn an_end_is_told_when_the_box_is_gone() {
+    let end = |invocation: &str| crate::status::End {
+        at: NOW - 300 * SECOND,
+        result: "oom-kill".to_owned(),
+        sentence: "was killed: out of memory (limit 64M)\x1b[2J".to_owned(),
+        code: "killed".to_owned(),
+        detail: Some("KILL".to_owned()),
+        exit_status: 137,
+        invocation: Some(invocation.to_owned()),
+    };
+    let unit = Unit {
+        name: "box@db.service".to_owned(),
+        active_state: "failed".to_owned(),
+        result: "exit-code".to_owned(),
+        exit_code: libc::CLD_EXITED,
+        exit_status: 137,
+        invocation: Some("abc".to_owned()),
+        ..Unit::default()
+    };
+    let of_this_run = Status {
+        unit: Some(unit),
+        last_end: Some(end("abc")),
+        ..failed()
+    };
+    let of_an_earlier_run = Status {
+        last_end: Some(end("def")),
+        ..failed()
+    };
+    let forgotten_by_systemd = Status {
+        last_end: Some(end("abc")),
+        ..at_rest("old", "Yesterday's")
+    };
+    let paused = Status {
+        state: State::Paused,
+        last_end: Some(end("def")),
+        ..foreground()
+    };
+    let pages: Vec<String> = [of_this_run, of_an_earlier_run, forgotten_by_systemd, paused]
+        .iter()
+        .map(|status| page(status, &[], &clock(), plain(Some(80))))
+        .collect();
+    compare("page-ended", &pages.join("\n"));
 }
 
 #[test]
