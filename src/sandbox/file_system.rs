@@ -1,9 +1,9 @@
 //! New file systems, attached nowhere yet; fsopen(2).
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen,
 };
 
@@ -12,15 +12,21 @@ use crate::sys::{self, Called as _};
 
 /// An option of a file system.
 #[derive(Debug, Clone)]
-pub enum Setting {
+pub enum Setting<'a> {
     /// `key`.
     Flag(&'static str),
     /// `key=value`.
     Value(&'static str, String),
+    /// The same by a file that is open.
+    File(&'static str, BorrowedFd<'a>),
 }
 
 /// A mount of a new instance of the file system of this kind.
-pub fn make(kind: &str, settings: &[Setting], flags: MountFlags) -> Result<OwnedFd, sys::Error> {
+pub fn make(
+    kind: &str,
+    settings: &[Setting<'_>],
+    flags: MountFlags,
+) -> Result<OwnedFd, sys::Error> {
     let context =
         fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).called(|| format!("fsopen({kind:?})"))?;
     // Shown in proc_pid_mountinfo(5); the kernel would show "none".
@@ -33,6 +39,8 @@ pub fn make(kind: &str, settings: &[Setting], flags: MountFlags) -> Result<Owned
             }
             Setting::Value(key, value) => fsconfig_set_string(&context, *key, value.as_str())
                 .called(|| format!("fsconfig({kind}, {key:?}, {value:?})"))?,
+            Setting::File(key, file) => fsconfig_set_fd(&context, *key, file)
+                .called(|| format!("fsconfig({kind}, {key:?}, fd {})", file.as_raw_fd()))?,
         }
     }
     fsconfig_create(&context)

@@ -239,8 +239,8 @@ fn make_closed(path: &Path) -> Result<(), sys::Error> {
         .called(|| format!("mkdir({path:?}, {CLOSED:o})"))
 }
 
-/// An overlay is made of layers that are mounted somewhere, so it is put together in a mount namespace that
-/// nobody else sees and that goes with the visit; the overlay holds its layers by itself.
+/// A writable layer over a directory of the host. The overlay holds its layers by itself: where they were mounted
+/// matters to nobody.
 fn overlay(
     step: &MountStep,
     lower: &Path,
@@ -257,12 +257,13 @@ fn overlay(
         recursive: false,
     }
     .mount(&bare, shift.filter(|_| idmap))?;
-    let owner = Owner::of(&lower_mount, idmap, shift).map_err(|source| Error::Overlay {
+    let failed = |source| Error::Overlay {
         lower: lower.to_owned(),
         source,
-    })?;
-    let kept = match upper {
-        Upper::Memory { .. } => None,
+    };
+    let owner = Owner::of(&lower_mount, idmap, shift).map_err(failed)?;
+    let store = match upper {
+        Upper::Memory { size, inodes } => memory_layers(*size, *inodes, &owner).map_err(failed)?,
         Upper::Directory { path } => {
             make_layers(path, &owner.on_disk(shift)).map_err(|source| Error::Keep {
                 path: path.clone(),
@@ -272,56 +273,95 @@ fn overlay(
                 path,
                 recursive: false,
             };
-            Some(source.mount(&bare, shift)?)
+            source.mount(&bare, shift)?
         }
     };
-    let bench = match upper {
-        Upper::Memory { size, inodes } => {
-            file_system::tmpfs(*size, *inodes, CLOSED, MountFlags::default())
+    let layers = Layers {
+        lower: lower_mount,
+        upper: open_directory(store.as_fd(), "upper").map_err(failed)?,
+        work: open_directory(store.as_fd(), "work").map_err(failed)?,
+        store,
+    };
+    match layers.join(step.flags, shift) {
+        Err(error) if error.errno() == sys::Errno::EINVAL => {
+            in_a_workshop(|| layers.join_where_mounted(step.flags, shift))?
         }
-        Upper::Directory { .. } => file_system::tmpfs(0, 0, CLOSED, MountFlags::default()),
-    };
-    let failed = |source| Error::Overlay {
-        lower: lower.to_owned(),
-        source,
-    };
-    let bench = bench.map_err(failed)?;
-    in_a_workshop(|| {
-        let here = root::open(Path::new("/"))?;
-        root::attach(&bench, &here)?;
-        root::change_directory(&bench)?;
-        make_directory("lower")?;
-        attach_at(&lower_mount, "lower")?;
-        let (upper, work) = match &kept {
-            None => {
-                make_layer(CWD, Path::new("upper"), &owner)?;
-                make_directory("work")?;
-                ("upper", "work")
-            }
-            Some(kept) => {
-                make_directory("kept")?;
-                attach_at(kept, "kept")?;
-                ("kept/upper", "kept/work")
-            }
-        };
-        let value = |key, text: &str| Setting::Value(key, text.to_owned());
-        let _maker = shift.map(|shift| MakerId::of_box(shift.ids)).transpose()?;
-        file_system::make(
-            "overlay",
-            &[
-                value("lowerdir", "lower"),
-                value("upperdir", upper),
-                value("workdir", work),
-                // A lower directory that was renamed stays one, as on any file system.
-                value("redirect_dir", "on"),
-                // Both would tie the upper layer to this very lower one: an updated root would not mount.
-                value("index", "off"),
-                value("metacopy", "off"),
-            ],
-            step.flags,
-        )
-    })?
+        joined => joined,
+    }
     .map_err(failed)
+}
+
+/// What an overlay is made of, attached nowhere.
+struct Layers {
+    lower: OwnedFd,
+    /// The mount in which the next two lie.
+    store: OwnedFd,
+    upper: OwnedFd,
+    work: OwnedFd,
+}
+
+impl Layers {
+    /// Linux 6.15 and later take layers as they are.
+    fn join(&self, flags: MountFlags, shift: Option<Shift<'_>>) -> Result<OwnedFd, sys::Error> {
+        let layers = [
+            Setting::File("lowerdir+", self.lower.as_fd()),
+            Setting::File("upperdir", self.upper.as_fd()),
+            Setting::File("workdir", self.work.as_fd()),
+        ];
+        join(layers, flags, shift)
+    }
+
+    /// Before that they have to be mounted somewhere, which is done in a mount namespace that nobody else sees and
+    /// that goes with the visit: this process must be in one.
+    fn join_where_mounted(
+        &self,
+        flags: MountFlags,
+        shift: Option<Shift<'_>>,
+    ) -> Result<OwnedFd, sys::Error> {
+        let bench = file_system::tmpfs(0, 0, CLOSED, MountFlags::default())?;
+        root::attach(&bench, &root::open(Path::new("/"))?)?;
+        root::change_directory(&bench)?;
+        for (name, mount) in [("lower", &self.lower), ("store", &self.store)] {
+            make_directory(bench.as_fd(), name)?;
+            root::attach(mount, &root::open(Path::new(name))?)?;
+        }
+        let layer = |key, name: &str| Setting::Value(key, name.to_owned());
+        let layers = [
+            layer("lowerdir", "lower"),
+            layer("upperdir", "store/upper"),
+            layer("workdir", "store/work"),
+        ];
+        join(layers, flags, shift)
+    }
+}
+
+fn join(
+    layers: [Setting<'_>; 3],
+    flags: MountFlags,
+    shift: Option<Shift<'_>>,
+) -> Result<OwnedFd, sys::Error> {
+    let _maker = shift.map(|shift| MakerId::of_box(shift.ids)).transpose()?;
+    let [lower, upper, work] = layers;
+    let value = |key, text: &str| Setting::Value(key, text.to_owned());
+    let settings = [
+        lower,
+        upper,
+        work,
+        // A lower directory that was renamed stays one, as on any file system.
+        value("redirect_dir", "on"),
+        // Both would tie the upper layer to this very lower one: an updated root would not mount.
+        value("index", "off"),
+        value("metacopy", "off"),
+    ];
+    file_system::make("overlay", &settings, flags)
+}
+
+/// A mount with the directories of an upper layer that goes with the box.
+fn memory_layers(size: u64, inodes: u64, owner: &Owner) -> Result<OwnedFd, sys::Error> {
+    let store = file_system::tmpfs(size, inodes, CLOSED, MountFlags::default())?;
+    make_layer(store.as_fd(), Path::new("upper"), owner)?;
+    make_directory(store.as_fd(), "work")?;
+    Ok(store)
 }
 
 /// Owner and permission bits of a directory, as the host's file systems have them.
@@ -418,12 +458,14 @@ fn make_layer(parent: BorrowedFd<'_>, name: &Path, owner: &Owner) -> Result<(), 
     rustix::fs::fchmod(&layer, owner.mode).called(|| format!("fchmod({name:?}, {:o})", owner.mode))
 }
 
-fn make_directory(name: &str) -> Result<(), sys::Error> {
-    rustix::fs::mkdir(name, Mode::from_raw_mode(CLOSED)).called(|| format!("mkdir({name:?})"))
+fn make_directory(parent: BorrowedFd<'_>, name: &str) -> Result<(), sys::Error> {
+    rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(CLOSED))
+        .called(|| format!("mkdirat({name:?})"))
 }
 
-fn attach_at(mount: &OwnedFd, name: &str) -> Result<(), sys::Error> {
-    root::attach(mount, &root::open(Path::new(name))?)
+fn open_directory(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, sys::Error> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty()).called(|| format!("openat({name:?})"))
 }
 
 /// While it lives this process makes files as root of the box, with the privileges of root of the host.

@@ -318,7 +318,7 @@ fn place_for(root: &Root, step: &MountStep, mount: &OwnedFd) -> Result<OwnedFd, 
     }
 }
 
-fn new(kind: &str, settings: &[Setting], step: &MountStep) -> Result<OwnedFd, Error> {
+fn new(kind: &str, settings: &[Setting<'_>], step: &MountStep) -> Result<OwnedFd, Error> {
     file_system::make(kind, settings, step.flags).map_err(|source| failed(step, source))
 }
 
