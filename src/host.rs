@@ -340,13 +340,8 @@ fn seccomp_file(path: &Path) -> Result<String, String> {
 }
 
 fn memory() -> u64 {
-    let kibibytes = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("MemTotal:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    kibibytes.unwrap_or(0) << 10
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
 /// A list as the kernel writes it: `0-3,8`.
@@ -407,7 +402,13 @@ fn thermal_throttle() -> Vec<PathBuf> {
         return Vec::new();
     };
     let mut found: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path().join("thermal_throttle")))
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let name = entry.file_name();
+            let number = name.to_str()?.strip_prefix("cpu")?;
+            number.parse::<u32>().ok()?;
+            Some(entry.path().join("thermal_throttle"))
+        })
         .filter(|path| path.is_dir())
         .collect();
     found.sort();

@@ -57,6 +57,14 @@ fn a_file_that_is_no_definition_is_refused() {
 
     must("mkfifo /etc/boxd/pipe.toml");
     fails_cleanly(&before, "pipe", &["/etc/boxd/pipe.toml"]);
+
+    // Only to be written to, even by root.
+    must("ln -s /sys/bus/platform/drivers_probe /etc/boxd/unreadable.toml");
+    fails_cleanly(
+        &before,
+        "unreadable",
+        &["/etc/boxd/unreadable.toml", "Permission denied"],
+    );
 }
 
 /// None of these hurts another box, or the generator.
