@@ -14,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::name::Name;
 
-/// Sends the messages of this process to the journal, each with the field `BOX_NAME`, when it runs as a
+/// Sends the messages of this process to the journal, each with the field `BOX_NAME` and as the box's unit, when it runs as a
 /// service; to standard error when it does not, or when no journal listens.
 pub fn init(program: &'static str, name: &Name) {
     let to_journal = std::env::var_os("JOURNAL_STREAM")
@@ -23,7 +23,11 @@ pub fn init(program: &'static str, name: &Name) {
             layer
                 .with_field_prefix(None)
                 .with_syslog_identifier(program.to_owned())
-                .with_custom_fields([("BOX_NAME", name.as_str())])
+                .with_custom_fields([
+                    ("BOX_NAME", name.as_str()),
+                    // journald looks the unit of a message up by its writer, which may have ended by then.
+                    ("OBJECT_SYSTEMD_UNIT", &name.unit()),
+                ])
                 .boxed()
         });
     let layer = to_journal.unwrap_or_else(|| {
