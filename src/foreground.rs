@@ -151,7 +151,7 @@ fn watch(
         .and_then(launch::Begun::settle)
         .and_then(launch::Settling::stand)
         .map_err(launch_failed)?;
-    directory.write(plan, &run::document(definition, plan, &standing))?;
+    directory.write(plan, &run::document(definition, plan, &standing, None))?;
     let launched = standing.go(Lifetime::Launchers).map_err(launch_failed)?;
     if let Err(error) = directory.confirm() {
         let _ = launched.kill();

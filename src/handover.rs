@@ -14,6 +14,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -102,6 +103,36 @@ pub struct Document {
     pub stop_signal: i32,
     /// Time from the signal to the kill of all.
     pub stop_timeout: Duration,
+    /// When the box is stopped because nobody uses its sockets.
+    #[serde(default)]
+    pub idle: Option<Idle>,
+}
+
+/// A box that is stopped when nobody uses its sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Idle {
+    /// For so long.
+    pub after: Duration,
+    /// Where they listen.
+    pub listeners: Vec<Listener>,
+}
+
+/// Where a socket listens for connections, in the host's network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Listener {
+    /// TCP.
+    Inet {
+        /// Its address; an unspecified one stands for all.
+        address: IpAddr,
+        /// Its port.
+        port: u16,
+    },
+    /// unix(7).
+    Unix {
+        /// Its path, as it was bound.
+        path: PathBuf,
+    },
 }
 
 /// Why a hand-over failed.
@@ -247,6 +278,7 @@ mod tests {
             ready_by: 1_000_000,
             stop_signal: 15,
             stop_timeout: Duration::from_millis(10_500),
+            idle: None,
         }
     }
 

@@ -4,9 +4,10 @@
 //! nothing.
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::definition::{self, Definition, Layers, LoadError, RootSource, Users};
 use crate::generator;
-use crate::handover::{self, Document};
+use crate::handover::{self, Document, Idle, Listener};
 use crate::host;
 use crate::identity;
 use crate::launch::run_directory::{self, RunDirectory};
@@ -224,7 +225,12 @@ pub fn decide(definition: &Definition) -> Result<Plan, Undecided> {
 }
 
 /// What a supervisor must know of a box about to run.
-pub fn document(definition: &Definition, plan: &Plan, standing: &Standing<'_>) -> Document {
+pub fn document(
+    definition: &Definition,
+    plan: &Plan,
+    standing: &Standing<'_>,
+    idle: Option<Idle>,
+) -> Document {
     let (pid, _) = standing.process();
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     Document {
@@ -245,6 +251,7 @@ pub fn document(definition: &Definition, plan: &Plan, standing: &Standing<'_>) -
         ready_by: u64::try_from((monotonic() + plan.ready.timeout).as_micros()).unwrap_or(u64::MAX),
         stop_signal: plan.stop.signal,
         stop_timeout: plan.stop.timeout,
+        idle,
     }
 }
 
@@ -276,6 +283,21 @@ fn sockets_of(plan: &Plan, mut passed: Sockets) -> Result<Sockets, Error> {
     Ok(sockets)
 }
 
+/// Where a socket listens: systemd knows more of the host's addresses than the plan.
+fn listener(socket: &OwnedFd) -> Option<Listener> {
+    use rustix::net::{SocketAddrUnix, getsockname};
+    let address = getsockname(socket).ok()?;
+    if let Ok(unix) = SocketAddrUnix::try_from(address.clone()) {
+        let path = OsString::from_vec(unix.path_bytes()?.to_vec()).into();
+        return Some(Listener::Unix { path });
+    }
+    let address = SocketAddr::try_from(address).ok()?;
+    Some(Listener::Inet {
+        address: address.ip(),
+        port: address.port(),
+    })
+}
+
 /// Descriptors with the names they are stored under.
 type Named = Vec<(&'static str, OwnedFd)>;
 
@@ -295,12 +317,16 @@ fn start(
         name: name.clone(),
         source,
     })?;
+    let idle = plan.idle_stop.map(|after| Idle {
+        after,
+        listeners: sockets.iter().filter_map(|(_, fd)| listener(fd)).collect(),
+    });
     let standing = launch::begin(plan, Place::Scope, stdio, sockets, None)
         .and_then(launch::Begun::settle)
         .and_then(launch::Settling::stand)
         .map_err(launch_failed)?;
 
-    let document = document(definition, plan, &standing);
+    let document = document(definition, plan, &standing, idle);
     let sealed = handover::seal(&document).map_err(|source| Error::Handover {
         name: name.clone(),
         source,

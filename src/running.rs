@@ -229,6 +229,7 @@ mod tests {
             ready_by: 0,
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
+            idle: None,
         }
     }
 

@@ -21,7 +21,8 @@
 //!
 //! Exit status: that of the box's first process; 128+n if signal n ended it; 0 if it was asked to stop and
 //! ended by the stop signal or with 128 + its number; 137 if it had to be killed, for time or for memory; 255
-//! if nobody knows. 1 without any effect on a box if there is none to supervise.
+//! if nobody knows. A box that is stopped because nobody uses its sockets is reported by the supervisor's own end by
+//! SIGTERM. 1 without any effect on a box if there is none to supervise.
 //!
 //! A stop signal the first process neither handles, blocks nor ignores would have no effect at all, since the
 //! kernel spares pid 1 of a namespace the default actions of signals. Everywhere else that program would end,
@@ -30,15 +31,18 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use nix::sys::signal::{SigSet, Signal, raise};
+
 mod descriptors;
 mod event_loop;
+mod idle;
 mod kept;
 mod message;
 pub mod policy;
 mod process;
 mod scope;
 
-use event_loop::EventLoop;
+use event_loop::{EventLoop, Farewell};
 
 /// The whole of `box-supervisor`.
 pub fn main() -> ExitCode {
@@ -56,12 +60,20 @@ pub fn main() -> ExitCode {
         }
     };
     match EventLoop::new(received).and_then(EventLoop::run) {
-        Ok(status) => ExitCode::from(status),
+        Ok(Farewell::Status(status)) => ExitCode::from(status),
+        Ok(Farewell::Idle) => end_by_sigterm(),
         Err(error) => {
             complain(&error);
             std::process::abort();
         }
     }
+}
+
+/// The exit status is for a kernel that does not let a process end so.
+fn end_by_sigterm() -> ExitCode {
+    let _ = raise(Signal::SIGTERM);
+    let _ = SigSet::from(Signal::SIGTERM).thread_unblock();
+    ExitCode::SUCCESS
 }
 
 /// Standard error of the service is the journal.

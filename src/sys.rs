@@ -17,6 +17,7 @@ mod passed;
 mod pidfd;
 mod seccomp;
 mod signal;
+mod socket_filter;
 
 pub use clone::{Fork, clone3, clone3_into, exit_now};
 pub use descriptor::{close_all_but, close_from, close_from_but, close_on_exec_from};
@@ -33,6 +34,7 @@ pub use seccomp::call_as_x86;
 pub use seccomp::call_by_number;
 pub use seccomp::{Instruction, MOST_INSTRUCTIONS, set_seccomp_filter};
 pub use signal::reset_dispositions;
+pub use socket_filter::attach_filter;
 
 pub use nix::errno::Errno;
 

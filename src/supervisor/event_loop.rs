@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::chain;
 use super::descriptors::{self, Received};
+use super::idle::Idle;
 use super::kept::Kept;
 use super::message::{self, Message, Subject};
 use super::policy::{Action, Event, Failure, Left, Phase, Rules, State};
@@ -103,6 +104,16 @@ pub enum Error {
     Signals(#[source] Errno),
 }
 
+/// How a supervisor ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// By this exit status.
+    Status(u8),
+    /// By SIGTERM: systemd takes that for a good end, and `RestartPreventExitStatus=` for one after which the box is
+    /// not to be started again, which no exit status could say that is not a box's own too.
+    Idle,
+}
+
 /// The supervisor at work.
 #[derive(Debug)]
 pub struct EventLoop {
@@ -123,6 +134,7 @@ pub struct EventLoop {
     kill_again: Option<Duration>,
     look_again: Option<Duration>,
     watchdog: Option<(Duration, Duration)>,
+    idle: Option<Idle>,
     finished: Option<u8>,
 }
 
@@ -145,6 +157,7 @@ impl EventLoop {
             ready: kept.ready,
             ready_by: kept.ready_by.map(Duration::from_micros),
             failed: kept.failed,
+            idle: kept.idle,
             stopping: kept.stopping.map(Duration::from_micros),
             killed: kept.killed,
             exit: kept.exit,
@@ -173,6 +186,7 @@ impl EventLoop {
             watchdog: notify::watchdog_interval()
                 .map(|interval| interval / 2)
                 .map(|interval| (interval, now + interval)),
+            idle: None,
             finished: None,
         };
         event_loop.watch(&event_loop.signals, Source::Signals, "signals")?;
@@ -203,8 +217,8 @@ impl EventLoop {
         Ok(event_loop)
     }
 
-    /// Supervises until the box is gone; the exit status that says to systemd how it ended.
-    pub fn run(mut self) -> Result<u8, Error> {
+    /// Supervises until the box is gone; what says to systemd how it ended.
+    pub fn run(mut self) -> Result<Farewell, Error> {
         self.begin();
         self.memory_changed();
         self.cgroup_changed();
@@ -214,7 +228,10 @@ impl EventLoop {
             if let Some(status) = self.finished {
                 self.last_word();
                 descriptors::forget();
-                return Ok(status);
+                return Ok(match self.state.ends_idle(&self.rules) {
+                    true => Farewell::Idle,
+                    false => Farewell::Status(status),
+                });
             }
             let happened = self.wait()?;
             for source in SOURCES {
@@ -251,6 +268,7 @@ impl EventLoop {
             self.kill_again,
             self.look_again,
             self.watchdog.map(|(_, at)| at),
+            self.idle.as_ref().map(Idle::next),
             self.flows.contains(&Flow::Turn).then_some(Duration::ZERO),
         ]
         .into_iter()
@@ -339,6 +357,34 @@ impl EventLoop {
         {
             self.watchdog = Some((interval, now + interval));
             self.told(notify::watchdog());
+        }
+        self.look_for_idleness(now);
+    }
+
+    /// Only a box that is ready is idle.
+    fn look_for_idleness(&mut self, now: Duration) {
+        if self.state.phase != Phase::Running {
+            self.idle = None;
+            return;
+        }
+        let Some(rule) = &self.received.document.idle else {
+            return;
+        };
+        let idle = self
+            .idle
+            .get_or_insert_with(|| Idle::begin(rule.clone(), now));
+        if idle.next() > now {
+            return;
+        }
+        match idle.look(now) {
+            Ok(false) => {}
+            Ok(true) => {
+                let heard = self.received.process.hears(self.rules.signal);
+                self.event(Event::Idle { heard });
+            }
+            Err(error) => {
+                self.trouble(["nobody can say whether it is idle: ", &error.to_string()].concat());
+            }
         }
     }
 
@@ -450,6 +496,7 @@ impl EventLoop {
             Action::RecordEnd => {
                 let State {
                     failed,
+                    idle,
                     killed,
                     exit,
                     oom,
@@ -457,6 +504,7 @@ impl EventLoop {
                 } = self.state;
                 self.keep(|kept| {
                     (kept.failed, kept.killed, kept.exit, kept.oom) = (failed, killed, exit, oom);
+                    kept.idle = idle;
                 });
             }
             Action::KillAll => self.kill_all(),
@@ -734,6 +782,7 @@ impl EventLoop {
                 None => self.rules.signal,
             },
             stop_timeout: self.rules.timeout,
+            idle_time: self.received.document.idle.as_ref().map(|rule| rule.after),
             memory_limit: self.memory_limit,
         }
     }

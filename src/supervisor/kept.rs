@@ -13,7 +13,7 @@ use super::policy::{Exit, Failure, Killed};
 use crate::handover::{Error, FD_KEPT, VERSION, memfd};
 use crate::journal::relay::Sent;
 
-const WORDS: usize = 15;
+const WORDS: usize = 16;
 
 /// What changes while a box lives, and must survive its supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,6 +38,8 @@ pub struct Kept {
     pub failed: Option<Failure>,
     /// The box has asked for more time to become ready: until this `CLOCK_MONOTONIC` in microseconds.
     pub ready_by: Option<u64>,
+    /// The supervisor stops the box because its sockets are not used.
+    pub idle: bool,
 }
 
 /// The memfd of a [`Kept`].
@@ -130,6 +132,7 @@ fn encode(kept: &Kept) -> [u64; WORDS] {
             Some(Failure::Watchdog) => 2,
         },
         optional(kept.ready_by),
+        kept.idle.into(),
     ]
 }
 
@@ -153,6 +156,7 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
         oom,
         failed,
         ready_by,
+        idle,
     ] = words;
     if version != u64::from(VERSION) {
         return Err(Error::Version {
@@ -191,6 +195,7 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
             _ => Some(Failure::Watchdog),
         },
         ready_by: ready_by.checked_sub(1),
+        idle: idle != 0,
     })
 }
 
@@ -224,6 +229,7 @@ mod tests {
             oom: true,
             failed: Some(Failure::Watchdog),
             ready_by: Some(0),
+            idle: true,
         };
         record.save(&kept).expect("saves");
         assert_eq!(record.load().expect("loads"), kept);

@@ -50,6 +50,8 @@ pub struct Subject<'a> {
     pub stop_signal: i32,
     /// From that to the kill of all.
     pub stop_timeout: Duration,
+    /// How long its sockets are not used when it is stopped.
+    pub idle_time: Option<Duration>,
     /// What the box may use of memory, if it has a limit.
     pub memory_limit: Option<u64>,
 }
@@ -76,6 +78,13 @@ impl Message {
         let status = status_of(notice, subject);
         Some(match notice {
             Notice::Stopping | Notice::Killed(Killed::Unheard) => return None,
+            Notice::Idle => Message::info(
+                "a08b0b33b7ae4f6e9c3a0bd92d7b1c5e",
+                format!(
+                    "box {name} is stopped: nobody has used its sockets for {}; the next connection starts it again",
+                    idle_time(subject)
+                ),
+            ),
             Notice::Ready => Message::info(
                 "4b8284ea54234e3d8b194000bd63b774",
                 format!("box {name} is ready"),
@@ -253,6 +262,10 @@ pub fn waiting(for_what: ReadyWhen, left: Duration) -> String {
 pub fn status_of(notice: Notice, subject: &Subject<'_>) -> String {
     match notice {
         Notice::Ready => running(subject),
+        Notice::Idle => format!(
+            "stopping: nobody has used its sockets for {}",
+            idle_time(subject)
+        ),
         Notice::Failed(why) => failed(why, subject).to_owned(),
         Notice::Stopping => format!(
             "stopping: {} was sent, all is killed after {:?}",
@@ -291,6 +304,9 @@ fn ended(outcome: Outcome, subject: &Subject<'_>) -> String {
             subject.stop_timeout,
             signal_name(subject.stop_signal)
         ),
+        (Result::Success, _) if outcome.idle => {
+            "stopped, as nobody used its sockets".to_owned()
+        }
         (Result::Success, Exit::Status(0)) => "ended".to_owned(),
         (Result::Success, Exit::Signal { signal, .. }) if signal == policy::POWERED_OFF => {
             "powered off".to_owned()
@@ -328,6 +344,12 @@ fn failed(why: Failure, subject: &Subject<'_>) -> &'static str {
     }
 }
 
+fn idle_time(subject: &Subject<'_>) -> String {
+    subject
+        .idle_time
+        .map_or_else(String::new, |time| format!("{time:?}"))
+}
+
 fn out_of_memory(subject: &Subject<'_>) -> String {
     match subject.memory_limit {
         Some(limit) => format!("out of memory (limit {})", size(limit)),
@@ -355,6 +377,7 @@ mod tests {
         ready: ReadyWhen::Started,
         stop_signal: 15,
         stop_timeout: Duration::from_secs(10),
+        idle_time: None,
         memory_limit: Some(64 << 20),
     };
 
@@ -365,6 +388,7 @@ mod tests {
             status: 0,
             failed: None,
             ready: true,
+            idle: false,
         })
     }
 
@@ -414,6 +438,7 @@ mod tests {
             },
             failed: None,
             ready: true,
+            idle: false,
             status: 134,
         });
         let message = Message::of(notice, &SUBJECT).expect("is said");
@@ -452,7 +477,7 @@ mod tests {
             .split('"')
             .filter(|text| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
             .collect();
-        assert_eq!(ids.len(), 12);
+        assert_eq!(ids.len(), 13);
         for id in ids {
             assert!(catalog.contains(&format!("-- {id}\n")), "{id}");
         }

@@ -26,6 +26,9 @@
 //! `boxctl exec`, may outlive it in the cgroup. So whatever ends a box, all of its cgroup is killed, and its
 //! output is complete only when the cgroup is empty.
 //!
+//! A box whose sockets nobody uses is stopped like one whose stop is asked for, except that systemd must be told
+//! apart from the exit status that it is not to be started again: see [`State::ends_idle`].
+//!
 //! Times are those of `CLOCK_MONOTONIC`, which stands still while the machine sleeps.
 
 use std::time::Duration;
@@ -160,6 +163,8 @@ pub struct State {
     pub phase: Phase,
     /// A stop was asked for.
     pub requested: bool,
+    /// By nobody but the rule that ends a box whose sockets are not used.
+    pub idle: bool,
     /// The supervisor ends it for this, or has.
     pub failed: Option<Failure>,
     /// It has been ready.
@@ -185,6 +190,8 @@ pub struct Left {
     pub ready_by: Option<Duration>,
     /// It ends the box for this.
     pub failed: Option<Failure>,
+    /// It stops the box because its sockets are not used.
+    pub idle: bool,
     /// It sent the stop signal then.
     pub stopping: Option<Duration>,
     /// It killed the box.
@@ -218,6 +225,11 @@ pub enum Event {
     /// systemd, or somebody with a signal, wants the box to end.
     Stop {
         /// The first process handles, blocks or ignores the stop signal, so it will have its say.
+        heard: bool,
+    },
+    /// Nobody has used the sockets of the box for the time of its rule.
+    Idle {
+        /// The first process handles, blocks or ignores the stop signal.
         heard: bool,
     },
     /// The first process ended.
@@ -275,6 +287,8 @@ pub enum Notice {
     Failed(Failure),
     /// The stop signal was sent.
     Stopping,
+    /// It is stopped because its sockets are not used.
+    Idle,
     /// All is killed, for this reason.
     Killed(Killed),
     /// The kernel killed so many processes for want of memory.
@@ -296,6 +310,8 @@ pub struct Outcome {
     pub failed: Option<Failure>,
     /// It had been ready.
     pub ready: bool,
+    /// It was stopped because its sockets were not used.
+    pub idle: bool,
     /// The exit status that says so to systemd.
     pub status: u8,
 }
@@ -383,6 +399,8 @@ impl State {
         State {
             phase,
             requested: left.failed.is_none() && (left.stopping.is_some() || left.killed.is_some()),
+            // A supervisor may have been killed between the decision and the signal.
+            idle: left.idle && (left.stopping.is_some() || left.killed.is_some()),
             failed: left.failed,
             ready,
             killed: left.killed,
@@ -391,6 +409,12 @@ impl State {
             empty: false,
             oom_seen: None,
         }
+    }
+
+    /// The box was stopped because its sockets were not used, and ended well. Whatever `Restart=` says, the next
+    /// connection starts it, and nothing else does.
+    pub fn ends_idle(&self, rules: &Rules) -> bool {
+        self.idle && self.outcome(rules).result == Result::Success
     }
 
     /// When [`Event::Deadline`] is due.
@@ -441,6 +465,15 @@ impl State {
                 if heard {
                     actions.push(Action::Say(Notice::Stopping));
                 }
+                self.ask(rules.signal, heard, now, rules, &mut actions);
+            }
+            (Phase::Running, Event::Idle { heard }) => {
+                (self.requested, self.idle) = (true, true);
+                actions.extend([
+                    Action::RecordEnd,
+                    Action::TellStopping(rules.time_to_end(heard)),
+                    Action::Say(Notice::Idle),
+                ]);
                 self.ask(rules.signal, heard, now, rules, &mut actions);
             }
             (Phase::Starting { .. } | Phase::Running, Event::Failed { why, heard }) => {
@@ -508,6 +541,7 @@ impl State {
                 Event::Ready { .. }
                 | Event::Extended { .. }
                 | Event::Failed { .. }
+                | Event::Idle { .. }
                 | Event::Exited(_)
                 | Event::Empty
                 | Event::OutputSent
@@ -634,6 +668,7 @@ impl State {
             exit,
             failed: self.failed,
             ready: self.ready,
+            idle: self.idle,
             status,
         }
     }

@@ -107,6 +107,7 @@ impl Running {
             ready_by: 0,
             stop_signal: plan.stop.signal,
             stop_timeout: plan.stop.timeout,
+            idle: None,
         };
         let directory = RunDirectory::claim(&plan.name).expect("claimed");
         directory.write(&plan, &document).expect("written");

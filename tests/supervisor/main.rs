@@ -149,6 +149,7 @@ fn begin(
         ready_by: 0,
         stop_signal: libc::SIGTERM,
         stop_timeout: Duration::from_millis(stop_timeout),
+        idle: None,
     })
     .expect("seals");
     let all = [

@@ -4,10 +4,11 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::guest::{
-    define, inside, must, pid, printed, property, sh, start, unit, wait_for, wait_for_line, write,
+    define, inside, journal, must, pid, printed, property, sh, start, unit, wait_for,
+    wait_for_line, write,
 };
 
 /// Says what it was given, then answers every connection of its sockets with a line. Asked to stop, it answers those
@@ -105,6 +106,11 @@ fn the_first_connection_starts_the_box_which_finds_its_sockets_and_nothing_else(
 /// Under load, a restart refuses nobody: whoever connects is answered, if not by this box then by the next.
 #[test]
 fn a_restart_loses_no_connection_attempt() {
+    let lives = || {
+        let given = |line: &&String| line.starts_with("given");
+        printed("web").iter().filter(given).count()
+    };
+    let before = lives();
     define_server("[[socket]]\nstream = 8080\nbacklog = 4096\n");
     must("systemctl start box@web.socket");
     let enough = AtomicBool::new(false);
@@ -132,13 +138,53 @@ fn a_restart_loses_no_connection_attempt() {
         }
         enough.store(true, Ordering::Relaxed);
     });
-    let lives = printed("web")
-        .iter()
-        .filter(|line| line.starts_with("given"))
-        .count();
-    assert_eq!(lives, 4);
+    assert_eq!(lives() - before, 4);
     println!(
         "{} connections in 4 lives",
         answered.load(Ordering::Relaxed)
     );
+}
+
+/// `idle-stop`: connections that last and connections that come and go keep a box alive; without any it is stopped,
+/// well, whatever its restart policy, and the next connection starts it, even one that comes while it stops.
+#[test]
+fn a_box_that_nobody_uses_is_stopped_until_the_next_connection() {
+    define_server(
+        "idle-stop = '5s'\n[[socket]]\nstream = 8080\n[[socket]]\nname = 'unix'\nstream = '/run/web/socket'\n\
+         [restart]\npolicy = 'always'\n",
+    );
+    must("systemctl start box@web.socket");
+    assert_eq!(ask(8080).expect("an answer"), "hello");
+    let first = pid("web");
+    let held = TcpStream::connect(("127.0.0.1", 8080)).expect("a connection");
+    std::thread::sleep(Duration::from_secs(8));
+    assert_eq!(pid("web"), first, "a connection lives");
+    drop(held);
+    let end = Instant::now() + Duration::from_secs(8);
+    while Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(500));
+        let mut line = String::new();
+        let connection = UnixStream::connect("/run/web/socket").expect("a connection");
+        BufReader::new(connection)
+            .read_line(&mut line)
+            .expect("an answer");
+        assert_eq!(line, "hello\n");
+        assert_eq!(ask(8080).expect("an answer"), "hello");
+    }
+    assert_eq!(pid("web"), first, "connections came and went");
+    wait_for("a stop", || {
+        property(&unit("web"), "ActiveState") != "active"
+    });
+    // This life or the next answers.
+    assert_eq!(ask(8080).expect("an answer"), "hello");
+    let inactive = || property(&unit("web"), "ActiveState") == "inactive";
+    wait_for("the end", inactive);
+    assert_eq!(ask(8080).expect("an answer"), "hello");
+    assert_ne!(pid("web"), first);
+    wait_for("another end", inactive);
+    assert_eq!(property(&unit("web"), "Result"), "success");
+    assert_eq!(property(&unit("web"), "NRestarts"), "0");
+    assert_eq!(property("box@web.socket", "SubState"), "listening");
+    assert!(journal("web").contains("nobody has used its sockets for 5s"));
+    assert_eq!(sh("test -e /run/boxd/web").status, 1);
 }

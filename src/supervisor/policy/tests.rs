@@ -168,6 +168,7 @@ fn a_box_that_ignores_the_signal_is_killed_when_its_time_is_over() {
                 exit: SIGKILL,
                 failed: None,
                 ready: true,
+                idle: false,
                 status: 137
             })),
             Action::Exit(137)
@@ -542,4 +543,47 @@ proptest! {
         prop_assert!(now <= asked + rules.timeout + KILL_WAIT + DRAIN_MAX);
         prop_assert_eq!(exits, 1);
     }
+}
+
+/// Whatever the first process says of its end then, it is that of a stop; one that ends badly is told so.
+#[test]
+fn a_box_whose_sockets_are_not_used_is_stopped_and_not_started_again() {
+    let idle = |heard| (1, Event::Idle { heard });
+    let end = |exit| {
+        [
+            (2, Event::Exited(exit)),
+            (2, Event::Empty),
+            (2, Event::OutputSent),
+        ]
+    };
+    let by_term = Exit::Signal {
+        signal: libc::SIGTERM,
+        dumped: false,
+    };
+    for (heard, exit, well) in [
+        (true, Exit::Status(0), true),
+        (true, by_term, true),
+        (false, SIGKILL, true),
+        (true, Exit::Status(1), false),
+    ] {
+        let (state, actions) = run(&[&[idle(heard)][..], &end(exit)].concat());
+        assert!(actions.contains(&Action::Say(Notice::Idle)));
+        assert_eq!(state.ends_idle(&RULES), well, "{exit:?}");
+    }
+    // One that ends of itself, or is stopped, is not idle; nor is one that is being stopped.
+    let (state, _) = run(&end(Exit::Status(0)));
+    assert!(!state.ends_idle(&RULES));
+    let (state, actions) = run(&[&[(0, STOP), idle(true)][..], &end(Exit::Status(0))].concat());
+    assert!(!state.ends_idle(&RULES) && !actions.contains(&Action::Say(Notice::Idle)));
+    // The next supervisor ends it in the same way.
+    let left = Left {
+        idle: true,
+        stopping: Some(Duration::ZERO),
+        ..Left::default()
+    };
+    let mut state = State::begin(&RULES, &left, Duration::ZERO);
+    for (at, event) in end(Exit::Status(0)) {
+        (state, _) = state.after(event, seconds(at), &RULES);
+    }
+    assert!(state.ends_idle(&RULES));
 }
