@@ -248,7 +248,7 @@ pub fn everything() -> BTreeSet<String> {
 }
 
 /// Mounts, cgroups, units, namespaces, keys, files, and what long-lived processes hold open.
-fn snapshot() -> BTreeSet<String> {
+pub fn snapshot() -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for line in read("/proc/self/mountinfo").lines() {
         let fields: Vec<_> = line.split(' ').collect();
