@@ -76,6 +76,8 @@ pub enum Outcome {
     Left,
     /// It belongs to another process: one in the foreground.
     Others,
+    /// An earlier try has done it all.
+    Done,
 }
 
 /// How systemd says the service ended; `$SERVICE_RESULT` and `$EXIT_CODE` of systemd.exec(5).
@@ -107,6 +109,22 @@ impl Ending {
     }
 }
 
+/// Does what [`clean`] has left undone: the second `ExecStopPost=` of the service, since nobody else would if the
+/// first was killed or failed in the middle.
+///
+/// # Errors
+///
+/// As [`clean`].
+pub fn clean_again(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
+    let nothing_left = || {
+        !run_directory::exists(name) && cgroups(name, None).iter().all(|cgroup| !cgroup.exists())
+    };
+    if run_directory::is_left(name) || nothing_left() {
+        return Ok(Outcome::Done);
+    }
+    clean(name, ending)
+}
+
 /// Ends the box and removes what it left, unless it is to live on. Done twice, it finds nothing to do.
 ///
 /// # Errors
@@ -118,6 +136,7 @@ pub fn clean(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
         Err(run_directory::Error::Busy { .. }) => return Ok(Outcome::Others),
         Err(error) => return Err(error.into()),
     };
+    directory.take_back()?;
     // Ended or not: how it ended is the next supervisor's to report, or `Restart=` would be asked about a signal
     // that was not the box's. A launch that was killed half-way has no heir: it is started anew.
     if ending.is_accident() && directory.is_confirmed() && is_left_to_an_heir(name, &directory) {
@@ -141,7 +160,7 @@ pub fn clean(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
 ///
 /// [`Error::Left`] when a process cannot be killed: it sleeps in the kernel. [`Error::Foreign`].
 pub fn clear(name: &Name, directory: &RunDirectory) -> Result<bool, Error> {
-    let known = directory.document().map(|document| document.cgroup);
+    let known = directory.document()?.map(|document| document.cgroup);
     let mut lived = false;
     for cgroup in cgroups(name, known.as_deref()) {
         if !cgroup.exists() {
@@ -169,11 +188,15 @@ pub fn clear(name: &Name, directory: &RunDirectory) -> Result<bool, Error> {
 }
 
 /// Whether a box of this name runs, as far as the run directory knows.
-pub fn is_running(directory: &RunDirectory) -> bool {
-    directory
-        .document()
+///
+/// # Errors
+///
+/// What is known of it cannot be read.
+pub fn is_running(directory: &RunDirectory) -> Result<bool, run_directory::Error> {
+    Ok(directory
+        .document()?
         .filter(|_| directory.is_confirmed())
-        .is_some_and(|document| cgroup::is_populated(&document.cgroup).unwrap_or(false))
+        .is_some_and(|document| cgroup::is_populated(&document.cgroup).unwrap_or(false)))
 }
 
 /// Everywhere that a cgroup of this box may be.
@@ -209,7 +232,7 @@ fn is_left_to_an_heir(name: &Name, directory: &RunDirectory) -> bool {
             "box {name} has lost {deaths} supervisors in a row; the box runs on, and the next one comes in {pause:?}"
         );
     }
-    match call_heir(name, pause) {
+    match call_heir(name, directory, pause) {
         Ok(called) => called,
         Err(error) => {
             tracing::warn!(
@@ -222,7 +245,16 @@ fn is_left_to_an_heir(name: &Name, directory: &RunDirectory) -> bool {
     }
 }
 
-fn call_heir(name: &Name, pause: Duration) -> Result<bool, systemd::Error> {
+/// Why the next supervisor was not called.
+#[derive(Debug, thiserror::Error)]
+enum CallError {
+    #[error(transparent)]
+    RunDirectory(#[from] run_directory::Error),
+    #[error(transparent)]
+    Systemd(#[from] systemd::Error),
+}
+
+fn call_heir(name: &Name, directory: &RunDirectory, pause: Duration) -> Result<bool, CallError> {
     let manager = Manager::connect()?;
     let unit = name.unit();
     let begin = Instant::now();
@@ -237,6 +269,8 @@ fn call_heir(name: &Name, pause: Duration) -> Result<bool, systemd::Error> {
         }
         std::thread::sleep(left.min(LOOK_AGAIN));
     }
+    // Said before it is done: from then on the job of this call looks like somebody's wish for a restart.
+    directory.leave()?;
     manager.revive(&unit)?;
     Ok(true)
 }

@@ -115,7 +115,7 @@ pub fn run(definition: &Definition, notice: &dyn Fn(&str)) -> Result<u8, Error> 
         Place::Plain
     };
     let directory = RunDirectory::claim(name)?;
-    if clean::is_running(&directory) {
+    if clean::is_running(&directory)? {
         refuse_a_service(name)?;
         notice("ending what is left of an earlier life of this box");
     }

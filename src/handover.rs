@@ -19,6 +19,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
@@ -214,7 +215,9 @@ pub fn read(fd: BorrowedFd<'_>) -> Result<Document, Error> {
     };
     match fcntl(fd, FcntlArg::F_GET_SEALS) {
         Ok(found) if SealFlag::from_bits_truncate(found).contains(seals()) => {}
-        _ => return Err(Error::NotSealed { name: FD_DOCUMENT }),
+        // What the kernel says of a file that cannot be sealed at all.
+        Ok(_) | Err(Errno::EINVAL) => return Err(Error::NotSealed { name: FD_DOCUMENT }),
+        Err(errno) => return Err(failed("look at the seals of")(errno.into())),
     }
     let mut file = File::from(fd.try_clone_to_owned().map_err(failed("duplicate"))?);
     file.seek(SeekFrom::Start(0)).map_err(failed("rewind"))?;

@@ -113,6 +113,22 @@ pub enum Error {
         /// Why.
         source: notify::Error,
     },
+    /// What an earlier supervisor left cannot be read for now.
+    #[error("cannot take over box {name}, which runs on")]
+    Adopt {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: handover::Error,
+    },
+    /// The next supervisor of a box that runs is not there, or cannot be executed.
+    #[error("cannot execute the next supervisor of box {name}, which runs on")]
+    Heir {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: sys::Error,
+    },
     /// The supervisor is not there, or cannot be executed.
     #[error("cannot execute the supervisor of box {name}")]
     Supervisor {
@@ -147,6 +163,11 @@ impl Error {
             _ => 1,
         }
     }
+
+    /// Whether the box runs on, for another attempt to take it over.
+    pub fn leaves_the_box(&self) -> bool {
+        matches!(self, Error::Adopt { .. } | Error::Heir { .. })
+    }
 }
 
 /// Starts the box and becomes its supervisor; returns only when that fails, and then nothing is left of it.
@@ -161,7 +182,7 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
     // The word of an upgrade is for the supervisor, and waits for it.
     hold(&[Signal::SIGUSR1]);
     let kept = kept_descriptors();
-    if is_whole(name, &kept) {
+    if is_whole(name, &kept)? {
         return supervise_again(name);
     }
     // A launch was killed in the middle: its box died with it, what systemd keeps of it is worth nothing.
@@ -373,18 +394,35 @@ fn kept_descriptors() -> Vec<String> {
 
 /// Whether a whole box is in the store: its document, and the run directory that says the same. `boxd clean`
 /// removes the latter when it ends the box.
-fn is_whole(name: &Name, kept: &[String]) -> bool {
+fn is_whole(name: &Name, kept: &[String]) -> Result<bool, Error> {
     let Some(index) = kept.iter().position(|kept| kept == handover::FD_DOCUMENT) else {
-        return false;
+        return Ok(false);
     };
-    let Ok(memfd) = File::open(format!("/proc/self/fd/{}", LISTEN_FDS_START + index)) else {
-        return false;
+    let failed = |attempt| {
+        let name = name.clone();
+        move |source| Error::Adopt {
+            name,
+            source: handover::Error::Memfd {
+                attempt,
+                name: handover::FD_DOCUMENT,
+                source,
+            },
+        }
     };
+    let memfd = File::open(format!("/proc/self/fd/{}", LISTEN_FDS_START + index))
+        .map_err(failed("open"))?;
     match handover::read(memfd.as_fd()) {
-        Ok(document) => document.name == *name && run_directory::holds(&document),
+        Ok(document) if document.name == *name => {
+            run_directory::holds(&document).map_err(failed("read the file that says the same as"))
+        }
         // Another boxd's box: its supervisor says what is to be done, and the box is left alone.
-        Err(handover::Error::Version { .. }) => true,
-        Err(_) => false,
+        Err(handover::Error::Version { .. }) => Ok(true),
+        // The host is short of something: that is no reason to end a box.
+        Err(source @ handover::Error::Memfd { .. }) => Err(Error::Adopt {
+            name: name.clone(),
+            source,
+        }),
+        Ok(_) | Err(_) => Ok(false),
     }
 }
 
@@ -412,7 +450,7 @@ fn supervise_again(name: &Name) -> Result<Infallible, Error> {
     hold(FOR_THE_SUPERVISOR);
     let program = supervisor();
     nix::unistd::execve(&program, &arguments(name), &environment(None)).map_err(|errno| {
-        Error::Supervisor {
+        Error::Heir {
             name: name.clone(),
             source: sys::Error::new(format!("execve({program:?})"), errno),
         }

@@ -56,6 +56,10 @@ pub fn main() -> ExitCode {
         Ok(received) => received,
         Err(error) => {
             complain(&error);
+            if error.is_passing() {
+                // The box runs on, and the next supervisor may have better luck.
+                std::process::abort();
+            }
             return ExitCode::FAILURE;
         }
     };

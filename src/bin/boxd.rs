@@ -29,6 +29,9 @@ enum Command {
     Clean {
         /// The box
         name: Name,
+        /// Only what an earlier try has left undone
+        #[arg(long)]
+        again: bool,
     },
 }
 
@@ -41,18 +44,27 @@ fn main() -> ExitCode {
             say(&error, &sentence);
             // The unit fails whether it hears why or not.
             let _ = notify::status(sentence.lines().next().unwrap_or_default());
+            if error.leaves_the_box() {
+                // An exit status would be the box's end; systemd answers this one with another attempt.
+                std::process::abort();
+            }
             ExitCode::from(error.status())
         }
-        Command::Clean { name } => {
+        Command::Clean { name, again } => {
             journal::init("boxd", &name);
-            match clean::clean(&name, &Ending::from_environment()) {
+            let clean = if again {
+                clean::clean_again
+            } else {
+                clean::clean
+            };
+            match clean(&name, &Ending::from_environment()) {
                 Ok(Outcome::Left) => {
                     tracing::warn!(
                         "the supervisor of box {name} is gone; the box runs on for the next one"
                     );
                     ExitCode::SUCCESS
                 }
-                Ok(Outcome::Removed | Outcome::Others) => ExitCode::SUCCESS,
+                Ok(Outcome::Removed | Outcome::Others | Outcome::Done) => ExitCode::SUCCESS,
                 Err(error) => {
                     tracing::error!("{}", chain(&error));
                     ExitCode::FAILURE
@@ -65,7 +77,7 @@ fn main() -> ExitCode {
 fn say(error: &run::Error, sentence: &str) {
     match error {
         // Then the socket to the journal is gone as well.
-        run::Error::Supervisor { .. } => {
+        run::Error::Supervisor { .. } | run::Error::Heir { .. } => {
             let _ = writeln!(std::io::stderr(), "boxd: {sentence}");
         }
         _ => tracing::error!("{sentence}"),

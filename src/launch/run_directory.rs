@@ -24,6 +24,8 @@ pub const PARENT: &str = "/run/boxd";
 pub const PLAN: &str = "plan.json";
 /// Name of the file that holds the [`Document`] of a box that runs.
 pub const DOCUMENT: &str = "document.json";
+/// Name of the file that says that the box is left to the next supervisor.
+const LEFT: &str = "left";
 /// Its name until the payload has been executed.
 const LAUNCHING: &str = "launching.json";
 
@@ -53,7 +55,7 @@ pub enum Error {
     /// The directory could not be made or locked.
     #[error("cannot {attempt} {}", path.display())]
     Directory {
-        /// `make`, `open`, `lock`, `remove`.
+        /// `make`, `open`, `lock`, `read`, `remove`.
         attempt: &'static str,
         /// Which.
         path: PathBuf,
@@ -137,11 +139,30 @@ impl RunDirectory {
 
     /// The document of the box that was launched last and not cleared away, if there is one that can be
     /// understood.
-    pub fn document(&self) -> Option<Document> {
-        [DOCUMENT, LAUNCHING].iter().find_map(|file| {
-            let json = read(&self.path.join(file))?;
-            crate::handover::understand(&json).ok()
-        })
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Directory`]: it is there and cannot be read.
+    pub fn document(&self) -> Result<Option<Document>, Error> {
+        for file in [DOCUMENT, LAUNCHING] {
+            let path = self.path.join(file);
+            match read(&path) {
+                Ok(json) => {
+                    if let Ok(document) = crate::handover::understand(&json) {
+                        return Ok(Some(document));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => {
+                    return Err(Error::Directory {
+                        attempt: "read",
+                        path,
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Whether that box was launched to the end. One that was not dies with its launcher.
@@ -177,6 +198,7 @@ impl RunDirectory {
     /// [`Error::Write`].
     pub fn count_death(&self, now: Duration) -> Result<u32, Error> {
         let (count, last) = read(&self.path.join(DEATHS))
+            .ok()
             .and_then(|json| serde_json::from_slice(&json).ok())
             .unwrap_or((0u32, Duration::ZERO));
         let count = match now.saturating_sub(last) < SERIES {
@@ -185,6 +207,30 @@ impl RunDirectory {
         };
         self.write_file(DEATHS, &(count, now))?;
         Ok(count)
+    }
+
+    /// Writes down that the box is left to the next supervisor, which is about to be called.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`].
+    pub fn leave(&self) -> Result<(), Error> {
+        self.write_file(LEFT, &())
+    }
+
+    /// The box is not left to anybody yet, whatever was written down about an earlier supervisor's end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`].
+    pub fn take_back(&self) -> Result<(), Error> {
+        let path = self.path.join(LEFT);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(Error::Write { path, source })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes the directory with all in it.
@@ -226,14 +272,30 @@ impl RunDirectory {
     }
 }
 
+/// Whether the box was [left](RunDirectory::leave) to the next supervisor.
+pub fn is_left(name: &Name) -> bool {
+    Path::new(PARENT).join(name.as_str()).join(LEFT).exists()
+}
+
+/// Whether anything is known of a box of this name.
+pub fn exists(name: &Name) -> bool {
+    fs::symlink_metadata(Path::new(PARENT).join(name.as_str())).is_ok()
+}
+
 /// The same box as the document says: the directory has not been cleared away since, nor used for another one.
-pub fn holds(document: &Document) -> bool {
+///
+/// # Errors
+///
+/// It is there and cannot be read.
+pub fn holds(document: &Document) -> io::Result<bool> {
     let path = Path::new(PARENT)
         .join(document.name.as_str())
         .join(DOCUMENT);
-    read(&path)
-        .and_then(|json| crate::handover::understand(&json).ok())
-        .is_some_and(|found| found == *document)
+    match read(&path) {
+        Ok(json) => Ok(crate::handover::understand(&json).is_ok_and(|found| found == *document)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn open_directory(path: &Path) -> io::Result<File> {
@@ -250,15 +312,11 @@ fn is_still_at(lock: &File, path: &Path) -> bool {
     }
 }
 
-fn read(path: &Path) -> Option<Vec<u8>> {
+fn read(path: &Path) -> io::Result<Vec<u8>> {
     use std::io::Read;
     let mut content = Vec::new();
-    File::open(path)
-        .ok()?
-        .take(FILE_MAX)
-        .read_to_end(&mut content)
-        .ok()?;
-    Some(content)
+    File::open(path)?.take(FILE_MAX).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 #[cfg(test)]
@@ -273,7 +331,7 @@ mod tests {
         let first = RunDirectory::claim_in(&parent, &name).expect("nobody has it");
         let second = RunDirectory::claim_in(&parent, &name);
         assert!(matches!(second, Err(Error::Busy { .. })), "{second:?}");
-        assert!(first.document().is_none());
+        assert!(first.document().expect("it can be read").is_none());
         first.remove().expect("it goes");
         assert!(!parent.join("web").exists());
 

@@ -61,6 +61,17 @@ pub enum Error {
     Store(#[source] notify::Error),
 }
 
+impl Error {
+    /// The host is short of something for now: nothing is wrong with what was passed.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Error::Nothing | Error::Missing(_) => false,
+            Error::Take(_) | Error::Relay(_) | Error::Store(_) => true,
+            Error::Handover(error) => matches!(error, handover::Error::Memfd { .. }),
+        }
+    }
+}
+
 /// Takes what was passed, and makes and stores what an heir will need besides.
 pub fn receive() -> Result<Received, Error> {
     let mut passed = passed()?;

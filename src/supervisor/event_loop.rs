@@ -133,6 +133,7 @@ pub struct EventLoop {
     retry: Option<Duration>,
     kill_again: Option<Duration>,
     look_again: Option<Duration>,
+    tell_again: Option<Duration>,
     watchdog: Option<(Duration, Duration)>,
     idle: Option<Idle>,
     finished: Option<u8>,
@@ -183,6 +184,7 @@ impl EventLoop {
             retry: None,
             kill_again: None,
             look_again: None,
+            tell_again: None,
             watchdog: notify::watchdog_interval()
                 .map(|interval| interval / 2)
                 .map(|interval| (interval, now + interval)),
@@ -245,6 +247,14 @@ impl EventLoop {
     fn begin(&mut self) {
         let message = Message::running(&self.subject(), self.received.taken_over);
         self.say(&message);
+        self.tell_standing();
+        if let Phase::Killing { .. } = self.state.phase {
+            self.kill_all();
+        }
+    }
+
+    /// Where the box stands, as systemd must know it.
+    fn tell_standing(&mut self) {
         if let Phase::Starting { until } = self.state.phase {
             self.tell_waiting(until);
         } else if self.state.ready {
@@ -256,9 +266,6 @@ impl EventLoop {
         if let Some(why) = self.state.failed {
             self.tell_failed(why);
         }
-        if let Phase::Killing { .. } = self.state.phase {
-            self.kill_all();
-        }
     }
 
     fn wait(&mut self) -> Result<[bool; SOURCES.len()], Error> {
@@ -267,6 +274,7 @@ impl EventLoop {
             self.retry,
             self.kill_again,
             self.look_again,
+            self.tell_again,
             self.watchdog.map(|(_, at)| at),
             self.idle.as_ref().map(Idle::next),
             self.flows.contains(&Flow::Turn).then_some(Duration::ZERO),
@@ -351,6 +359,10 @@ impl EventLoop {
                 true => None,
                 false => Some(now + LOOK_AGAIN),
             };
+        }
+        if due(self.tell_again) {
+            self.tell_again = None;
+            self.tell_standing();
         }
         if let Some((interval, at)) = self.watchdog
             && at <= now
@@ -762,6 +774,8 @@ impl EventLoop {
     fn told(&mut self, result: Result<(), notify::Error>) {
         if let Err(error) = result {
             self.trouble(chain(&error));
+            // systemd would wait for the word in vain.
+            self.tell_again.get_or_insert(now() + RETRY);
         }
     }
 

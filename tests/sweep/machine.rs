@@ -79,7 +79,8 @@ pub fn install(program: &str) {
         &format!("/etc/systemd/system/{SERVICE}.d/gate.conf"),
         &format!(
             "[Service]\nExecStart=\nExecStart={program} gate l /usr/bin/boxd run %i\n\
-             ExecStopPost=\nExecStopPost={program} gate c /usr/bin/boxd clean %i\n"
+             ExecStopPost=\nExecStopPost=-{program} gate c /usr/bin/boxd clean %i\n\
+             ExecStopPost={program} gate a /usr/bin/boxd clean --again %i\n"
         ),
     );
     guest::must("systemctl daemon-reload");
@@ -133,7 +134,10 @@ pub fn look() -> State {
                 processes.supervisors == [main],
                 "the service's main process is not the one supervisor",
             );
-            check(processes.others.is_empty(), "other processes of boxd are there");
+            check(
+                processes.others.is_empty(),
+                "other processes of boxd are there",
+            );
             check(
                 processes.payloads.len() == 1,
                 "there is not one first process",
@@ -205,8 +209,7 @@ impl Processes {
             if name == "box-supervisor" {
                 found.supervisors.push(pid);
             } else if command.contains(MARK) {
-                let status =
-                    fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+                let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
                 let first = status
                     .lines()
                     .find_map(|line| line.strip_prefix("NSpid:"))
@@ -270,7 +273,12 @@ pub struct Done {
 }
 
 /// Does it, with the processes that take part followed if there is a tracer. The state is the one before.
-pub fn perform(operation: Operation, before: &State, program: &str, tracer: Option<&Tracer>) -> Done {
+pub fn perform(
+    operation: Operation,
+    before: &State,
+    program: &str,
+    tracer: Option<&Tracer>,
+) -> Done {
     let supervisor = match before {
         State::Running { supervisor, .. } => *supervisor,
         _ => 0,

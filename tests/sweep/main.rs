@@ -33,7 +33,9 @@ fn main() -> ExitCode {
         ["gate", role, program, ..] => tracer::gate(role, program, &arguments[4..]),
         ["sweep", ref options @ ..] => sweep(words[0], options),
         _ => {
-            println!("sweep [--all] [OPERATION[/PROCESS[/CALL]]…]: under systemd, as tests/sweep/run has it");
+            println!(
+                "sweep [--all] [OPERATION[/PROCESS[/CALL]]…]: under systemd, as tests/sweep/run has it"
+            );
             ExitCode::FAILURE
         }
     }
@@ -55,7 +57,11 @@ struct Finding {
 
 fn sweep(program: &str, options: &[&str]) -> ExitCode {
     let everything = options.contains(&"--all");
-    let wanted: Vec<&str> = options.iter().copied().filter(|option| *option != "--all").collect();
+    let wanted: Vec<&str> = options
+        .iter()
+        .copied()
+        .filter(|option| *option != "--all")
+        .collect();
     let tracer = Tracer::start();
     machine::install(program);
     let mut pace = Duration::MAX;
@@ -113,6 +119,7 @@ fn sweep(program: &str, options: &[&str]) -> ExitCode {
         }));
     }
 
+    println!("{} points", chosen.len());
     let begun = Instant::now();
     let mut findings: Vec<Finding> = Vec::new();
     let mut counts: BTreeMap<(Operation, Role), [usize; 4]> = BTreeMap::new();
@@ -156,7 +163,10 @@ fn sweep(program: &str, options: &[&str]) -> ExitCode {
         }
     }
 
-    println!("\n{:10}{:12}{:>8}{:>8}{:>14}{:>8}", "", "", "kills", "errors", "not reached", "failed");
+    println!(
+        "\n{:10}{:12}{:>8}{:>8}{:>14}{:>8}",
+        "", "", "kills", "errors", "not reached", "failed"
+    );
     for ((operation, role), [kills, errors, unreached, failed]) in &counts {
         println!(
             "{:10}{:12}{kills:8}{errors:8}{unreached:14}{failed:8}",
@@ -172,7 +182,11 @@ fn sweep(program: &str, options: &[&str]) -> ExitCode {
         findings.len()
     );
     for finding in &findings {
-        println!("  {}: {}", describe(&finding.point, &finding.call), finding.what);
+        println!(
+            "  {}: {}",
+            describe(&finding.point, &finding.call),
+            finding.what
+        );
     }
     match findings.is_empty() && !chosen.is_empty() {
         true => ExitCode::SUCCESS,
@@ -238,13 +252,17 @@ impl Bench {
         // Exec needs a box; the others do what they do in any state.
         let again = match (&state, operation) {
             (State::Stopped, Operation::Exec | Operation::Adopt | Operation::Replace) => {
-                machine::prepare(operation, self.limit).map_err(|error| failed(format!("then {error}")))?
+                machine::prepare(operation, self.limit)
+                    .map_err(|error| failed(format!("then {error}")))?
             }
             _ => state,
         };
         let done = machine::perform(operation, &again, &self.program, None);
         if !done.succeeded {
-            return Err(failed(format!("then the same command fails: {}", done.said)));
+            return Err(failed(format!(
+                "then the same command fails: {}",
+                done.said
+            )));
         }
         let (state, _) = machine::settle(self.limit).map_err(failed)?;
         if !machine::fits(operation, &state) {
@@ -252,7 +270,9 @@ impl Bench {
         }
         machine::prepare(Operation::Start, self.limit)
             .map_err(|error| failed(format!("at the end {error}")))?;
-        machine::leaks(&self.before, self.limit * 2).map_err(|what| failed(format!("left: {what}")))?;
+        guest::sh("systemctl reset-failed");
+        machine::leaks(&self.before, self.limit * 2)
+            .map_err(|what| failed(format!("left: {what}")))?;
         Ok(Struck {
             call: record.struck,
             settled,
@@ -262,9 +282,11 @@ impl Bench {
     /// After a finding: as far as possible back to the beginning, so that it counts once.
     fn mend(&self) {
         self.tracer.end();
-        guest::sh("systemctl stop box@swept.service; systemctl kill -s KILL box-swept.scope; \
+        guest::sh(
+            "systemctl stop box@swept.service; systemctl kill -s KILL box-swept.scope; \
              systemctl stop box-swept.scope; systemctl reset-failed; rm -rf /run/boxd/swept; \
-             pkill -KILL box-supervisor");
+             pkill -KILL box-supervisor",
+        );
         let _ = machine::settle(Duration::from_secs(20));
     }
 }

@@ -39,6 +39,8 @@ pub enum Role {
     Supervisor,
     /// `boxd clean`.
     Cleaner,
+    /// `boxd clean --again`.
+    SecondCleaner,
     /// `boxctl`.
     Client,
     /// The processes by which `boxctl exec` gets into the box.
@@ -152,6 +154,7 @@ fn role(letter: u8) -> Role {
     match letter {
         b'l' => Role::Launcher,
         b'c' => Role::Cleaner,
+        b'a' => Role::SecondCleaner,
         b'x' => Role::Client,
         other => panic!("no role is called {other}"),
     }
@@ -209,8 +212,7 @@ impl Thread {
                 None => PollTimeout::NONE,
             };
             let _ = poll(&mut files, timeout);
-            let [signalled, asked, ordered] =
-                files.map(|file| file.any().is_some_and(|any| any));
+            let [signalled, asked, ordered] = files.map(|file| file.any().is_some_and(|any| any));
             if signalled {
                 while let Ok(Some(_)) = self.signals.read_signal() {}
             }
@@ -426,7 +428,11 @@ impl Thread {
             return true;
         };
         if info.op != ENTRY {
-            let Some(errno) = self.threads.get_mut(&tid).and_then(|(_, errno)| errno.take()) else {
+            let Some(errno) = self
+                .threads
+                .get_mut(&tid)
+                .and_then(|(_, errno)| errno.take())
+            else {
                 return true;
             };
             registers.rax = (errno as i64).wrapping_neg() as u64;
