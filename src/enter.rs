@@ -264,7 +264,7 @@ fn enter(
         Fork::Parent { pidfd, .. } => pidfd,
     };
     drop(theirs);
-    let heard = hear_all(&ours, signals);
+    let heard = hear_all(&ours, &envoy, signals);
     if heard.is_err() {
         let _ = rustix::process::pidfd_send_signal(&envoy, rustix::process::Signal::KILL);
     }
@@ -302,7 +302,11 @@ enum Why {
     Relay(relay::Error),
 }
 
-fn hear_all(ours: &Socket, signals: &Signals) -> Result<Heard, (Why, Option<OwnedFd>)> {
+fn hear_all(
+    ours: &Socket,
+    envoy: &OwnedFd,
+    signals: &Signals,
+) -> Result<Heard, (Why, Option<OwnedFd>)> {
     let mut heard = Heard::default();
     let mut told = false;
     loop {
@@ -321,8 +325,23 @@ fn hear_all(ours: &Socket, signals: &Signals) -> Result<Heard, (Why, Option<Owne
         }
         if !told && heard.process.is_some() && heard.streams.is_some() {
             told = true;
-            // Of one that has ended the next message, or the end, tells.
-            let _ = ours.send(&Go, &[]);
+            match ours.send(&Go, &[]) {
+                // Of one that has ended the next message, or the end, tells.
+                Ok(()) | Err(channel::Error::Ended(_)) => {}
+                Err(error) => return Err((Why::Unheard(error), heard.process)),
+            }
+        }
+        if heard.streams.is_some() && heard.process.is_none() {
+            // The envoy has said whom it made when it ends, or nobody will: the command would wait for ever.
+            match signals.wait_for(envoy) {
+                Ok(true) => {}
+                Ok(false) => return Err((Why::Interrupted, None)),
+                Err(error) => return Err((Why::Relay(error), None)),
+            }
+            if !relay::is_readable(ours.as_fd()) {
+                let lost = channel::Error::Ended(ON_ITS_WAY);
+                return Err((Why::Unheard(lost), None));
+            }
         }
     }
 }

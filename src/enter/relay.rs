@@ -378,7 +378,8 @@ pub fn window(terminal: impl AsFd) -> Option<Winsize> {
     (size.ws_col > 0 && size.ws_row > 0).then_some(size)
 }
 
-fn is_readable(fd: BorrowedFd<'_>) -> bool {
+/// Whether a read would not wait.
+pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
     let now = Timespec {
         tv_sec: 0,
         tv_nsec: 0,

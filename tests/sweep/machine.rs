@@ -65,6 +65,16 @@ pub enum State {
     Between(String),
 }
 
+impl State {
+    /// The first process of a box that runs.
+    pub fn payload(&self) -> Option<i32> {
+        match self {
+            State::Running { payload, .. } => Some(*payload),
+            _ => None,
+        }
+    }
+}
+
 /// Makes the box known, behind the gate.
 pub fn install(program: &str) {
     guest::define(

@@ -246,8 +246,14 @@ impl Bench {
         if took > Duration::from_secs(60) {
             return Err(failed(format!("the command took {} s", took.as_secs())));
         }
-        if done.succeeded && !machine::fits(operation, &state) && record.struck.is_none() {
+        if done.succeeded && !machine::fits(operation, &state) {
             return Err(failed(format!("{state:?} after a success")));
+        }
+        // These must not so much as be noticed by the box.
+        if let Operation::Exec | Operation::Adopt | Operation::Replace = operation
+            && state.payload() != before.payload()
+        {
+            return Err(failed(format!("the box was {before:?} and is {state:?}")));
         }
         // Exec needs a box; the others do what they do in any state.
         let again = match (&state, operation) {
