@@ -42,7 +42,8 @@ pub mod policy;
 mod process;
 mod scope;
 
-use event_loop::{EventLoop, Farewell};
+use event_loop::EventLoop;
+use policy::Farewell;
 
 /// The whole of `box-supervisor`.
 pub fn main() -> ExitCode {

@@ -14,10 +14,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::chain;
 use super::descriptors::{self, Received};
-use super::idle::Idle;
+use super::idle::{self, Idle};
 use super::kept::Kept;
 use super::message::{self, Message, Subject};
-use super::policy::{Action, Event, Failure, Left, Phase, Rules, State};
+use super::policy::{Action, Event, Failure, Farewell, Left, Phase, Rules, State};
 use super::scope::Scope;
 use crate::journal::native::{self, Delivery, Socket};
 use crate::journal::relay::{Buffers, Pumped};
@@ -102,16 +102,6 @@ pub enum Error {
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] Errno),
-}
-
-/// How a supervisor ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Farewell {
-    /// By this exit status.
-    Status(u8),
-    /// By SIGTERM: systemd takes that for a good end, and `RestartPreventExitStatus=` for one after which the box is
-    /// not to be started again, which no exit status could say that is not a box's own too.
-    Idle,
 }
 
 /// The supervisor at work.
@@ -230,10 +220,7 @@ impl EventLoop {
             if let Some(status) = self.finished {
                 self.last_word();
                 descriptors::forget();
-                return Ok(match self.state.ends_idle(&self.rules) {
-                    true => Farewell::Idle,
-                    false => Farewell::Status(status),
-                });
+                return Ok(self.state.farewell(&self.rules, status));
             }
             let happened = self.wait()?;
             for source in SOURCES {
@@ -370,33 +357,14 @@ impl EventLoop {
             self.watchdog = Some((interval, now + interval));
             self.told(notify::watchdog());
         }
-        self.look_for_idleness(now);
-    }
-
-    /// Only a box that is ready is idle.
-    fn look_for_idleness(&mut self, now: Duration) {
-        if self.state.phase != Phase::Running {
-            self.idle = None;
-            return;
-        }
-        let Some(rule) = &self.received.document.idle else {
-            return;
-        };
-        let idle = self
-            .idle
-            .get_or_insert_with(|| Idle::begin(rule.clone(), now));
-        if idle.next() > now {
-            return;
-        }
-        match idle.look(now) {
+        let rule = self.received.document.idle.as_ref();
+        match idle::is_over(&mut self.idle, rule, self.state.phase, now) {
             Ok(false) => {}
             Ok(true) => {
                 let heard = self.received.process.hears(self.rules.signal);
                 self.event(Event::Idle { heard });
             }
-            Err(error) => {
-                self.trouble(["nobody can say whether it is idle: ", &error.to_string()].concat());
-            }
+            Err(error) => self.trouble(chain(&error)),
         }
     }
 

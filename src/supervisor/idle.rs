@@ -24,6 +24,7 @@ use nix::sys::socket::{
 };
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, statat, utimensat};
 
+use super::policy::Phase;
 use crate::handover::{Idle as Rule, Listener};
 use crate::sys::{self, Called as _, Instruction};
 
@@ -170,6 +171,29 @@ impl Idle {
         }
         used
     }
+}
+
+/// Looks if it is time to, and says whether nobody has used the sockets for the time of the rule. Only a box that is
+/// ready is idle.
+///
+/// # Errors
+///
+/// As [`Idle::look`].
+pub fn is_over(
+    idle: &mut Option<Idle>,
+    rule: Option<&Rule>,
+    phase: Phase,
+    now: Duration,
+) -> Result<bool, sys::Error> {
+    let Some(rule) = rule.filter(|_| phase == Phase::Running) else {
+        *idle = None;
+        return Ok(false);
+    };
+    let idle = idle.get_or_insert_with(|| Idle::begin(rule.clone(), now));
+    if idle.next > now {
+        return Ok(false);
+    }
+    idle.look(now)
 }
 
 fn port(listener: &Listener) -> Option<u16> {

@@ -27,7 +27,7 @@
 //! output is complete only when the cgroup is empty.
 //!
 //! A box whose sockets nobody uses is stopped like one whose stop is asked for, except that systemd must be told
-//! apart from the exit status that it is not to be started again: see [`State::ends_idle`].
+//! apart from the exit status that it is not to be started again: see [`Farewell`].
 //!
 //! Times are those of `CLOCK_MONOTONIC`, which stands still while the machine sleeps.
 
@@ -316,6 +316,16 @@ pub struct Outcome {
     pub status: u8,
 }
 
+/// How a supervisor ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// By this exit status.
+    Status(u8),
+    /// By SIGTERM: systemd takes that for a good end, and `RestartPreventExitStatus=` for one after which the box is
+    /// not to be started again, which no exit status could say that is not a box's own too.
+    Idle,
+}
+
 /// How a box ended, in the words of systemd's `Result` property where it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Result {
@@ -411,9 +421,17 @@ impl State {
         }
     }
 
+    /// How the supervisor of a box that ended so ends.
+    pub fn farewell(&self, rules: &Rules, status: u8) -> Farewell {
+        match self.ends_idle(rules) {
+            true => Farewell::Idle,
+            false => Farewell::Status(status),
+        }
+    }
+
     /// The box was stopped because its sockets were not used, and ended well. Whatever `Restart=` says, the next
     /// connection starts it, and nothing else does.
-    pub fn ends_idle(&self, rules: &Rules) -> bool {
+    fn ends_idle(&self, rules: &Rules) -> bool {
         self.idle && self.outcome(rules).result == Result::Success
     }
 
