@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::plan::Limit;
 
+pub mod limits;
 pub mod plain;
 
 /// Where systemd and nearly every distribution mount the whole of cgroup2.

@@ -429,6 +429,19 @@ impl Limit {
         words.join(",")
     }
 
+    /// Whether only one of the two can be in force: both are the same limit, of the same device where it has one.
+    pub fn replaces(&self, other: &Limit) -> bool {
+        let device = |limit: &Limit| match limit {
+            Limit::IoReadBandwidthMax(path, _)
+            | Limit::IoWriteBandwidthMax(path, _)
+            | Limit::IoReadIopsMax(path, _)
+            | Limit::IoWriteIopsMax(path, _) => Some(path.clone()),
+            _ => None,
+        };
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+            && device(self) == device(other)
+    }
+
     /// The cgroup v2 controller that enforces it.
     pub fn controller(&self) -> &'static str {
         match self {

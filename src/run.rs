@@ -23,12 +23,15 @@ use crate::identity;
 use crate::launch::run_directory::{self, RunDirectory};
 use crate::launch::{self, Lifetime, Place, Sockets, Standing, Stdio};
 use crate::name::Name;
-use crate::plan::{self, Plan, Problem};
+use crate::plan::{self, Limit, Plan, Problem};
 use crate::systemd::notify;
-use crate::{clean, sys};
+use crate::{cgroup, clean, sys};
 
 /// Where the package puts the supervisor.
 const SUPERVISOR: &str = "/usr/lib/boxd/box-supervisor";
+
+/// `TasksMax=` of box@.service: the service's own, and nobody's wish for the box.
+const TASKS_OF_THE_SERVICE: u64 = 32;
 
 /// How long systemd may take to store the descriptors.
 const STORE: Duration = Duration::from_secs(30);
@@ -193,7 +196,8 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
         source,
     })?;
     let definition = definition::load(name, &Layers::system())?;
-    let plan = decide(&definition)?;
+    let mut plan = decide(&definition)?;
+    follow_the_operator(&mut plan);
     let sockets = sockets_of(&plan, kept.into_iter().zip(passed).collect())?;
     for remark in &plan.remarks {
         tracing::warn!("{remark}");
@@ -243,6 +247,32 @@ pub fn decide(definition: &Definition) -> Result<Plan, Undecided> {
         })?;
     }
     plan::resolve(definition, &host::read(definition)).map_err(Undecided::Problems)
+}
+
+/// Limits an operator has put on the service are meant for the box: systemd.resource-control(5). They stand where
+/// systemd has put them in force, on the cgroup of this process, and count more than the definition's.
+fn follow_the_operator(plan: &mut Plan) {
+    let unit = plan.name.unit();
+    let Some(own) = cgroup::of_self().ok().filter(|own| own.ends_with(&unit)) else {
+        return;
+    };
+    let mut wanted = cgroup::limits::set_on(&own);
+    wanted.retain(|limit| *limit != Limit::TasksMax(TASKS_OF_THE_SERVICE));
+    if wanted.is_empty() {
+        return;
+    }
+    let mut words: Vec<&str> = wanted
+        .iter()
+        .map(|limit| limit.property().trim_end_matches('='))
+        .collect();
+    words.dedup();
+    plan.remarks.push(format!(
+        "{unit} has limits of its own, which count for the box: {}",
+        words.join(", ")
+    ));
+    let limits = &mut plan.scope.limits;
+    limits.retain(|limit| !wanted.iter().any(|wanted| wanted.replaces(limit)));
+    limits.append(&mut wanted);
 }
 
 /// What a supervisor must know of a box about to run.
@@ -517,4 +547,16 @@ fn environment(descriptors: Option<&[&str]>) -> Vec<CString> {
 fn lines(problems: &[Problem]) -> String {
     let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tasks_of_the_service_are_those_its_unit_says() {
+        let unit = include_str!("../units/box@.service");
+        let line = format!("\nTasksMax={TASKS_OF_THE_SERVICE}\n");
+        assert!(unit.contains(&line));
+    }
 }

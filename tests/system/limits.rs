@@ -2,7 +2,7 @@
 
 use crate::guest::{
     define_script, inside, journal, must, property, start, start_refused, stop, unit, wait_for,
-    wait_for_line, wait_for_state,
+    wait_for_line, wait_for_state, write,
 };
 
 /// Limits that come a moment late are no limits: the payload's first instructions already see them.
@@ -32,6 +32,33 @@ fn limits_are_in_force_before_the_first_instruction() {
     }
     assert_eq!(property("box-small.scope", "MemoryMax"), "67108864");
     assert_eq!(property("box-small.scope", "TasksMax"), "20");
+}
+
+/// `MemoryMax=` put on the unit would otherwise limit the supervisor, and silently do nothing to the box.
+#[test]
+fn limits_an_operator_puts_on_the_unit_reach_the_box() {
+    define_script(
+        "small",
+        "cd /sys/fs/cgroup; for f in memory.max cpu.max pids.max; do echo $f $(cat $f); done; exec sleep infinity",
+        "[resources]\nmemory = '64M'\ncpu = 0.5",
+    );
+    write(
+        "/etc/systemd/system/box@small.service.d/limits.conf",
+        "[Service]\nMemoryMax=48M\n",
+    );
+    must("systemctl daemon-reload; systemctl set-property --runtime box@small.service TasksMax=50");
+    start("small");
+    wait_for_line("small", "pids.max 50");
+    let journal = journal("small");
+    for line in ["memory.max 50331648", "cpu.max 50000 100000"] {
+        assert!(
+            journal.lines().any(|printed| printed == line),
+            "{line}: {journal}"
+        );
+    }
+    assert_eq!(property("box-small.scope", "MemoryMax"), "50331648");
+    let remarks = crate::guest::status("small")["remarks"].to_string();
+    assert!(remarks.contains("MemoryMax, TasksMax"), "{remarks}");
 }
 
 /// IO limits name a device of the host and arrive in the kernel.
