@@ -283,7 +283,8 @@ fn overlay(
         store,
     };
     match layers.join(step.flags, shift) {
-        Err(error) if error.errno() == sys::Errno::EINVAL => {
+        // To an older kernel a descriptor without a file is none, or a layer is a string, or has to be mounted.
+        Err(error) if matches!(error.errno(), sys::Errno::EBADF | sys::Errno::EINVAL) => {
             in_a_workshop(|| layers.join_where_mounted(step.flags, shift))?
         }
         joined => joined,
