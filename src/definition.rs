@@ -21,6 +21,7 @@ pub use reader::{parse, understand};
 pub use schema::{Key, keys, schema};
 pub use values::parse_user;
 
+mod devices;
 mod diagnostics;
 mod layers;
 mod mounts;
@@ -83,6 +84,93 @@ pub struct Definition {
     pub resources: Resources,
     /// What the box may do, relative to its profile.
     pub security: Security,
+    /// Devices of the host that the box has, in the order written.
+    pub devices: Vec<Device>,
+    /// Secrets that the box finds as files, by name.
+    pub credentials: BTreeMap<String, Credential>,
+}
+
+/// `[[device]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// Which.
+    pub source: DeviceSource,
+    /// One that is not there is left out.
+    pub optional: bool,
+    /// It may be one that gives the box power over the host.
+    pub sensitive: bool,
+}
+
+/// What a `[[device]]` names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceSource {
+    /// A device, or a directory of devices.
+    Path {
+        /// On the host.
+        path: PathBuf,
+        /// In the box. Absent: the same.
+        at: Option<PathBuf>,
+        /// What may be done with it.
+        access: DeviceAccess,
+        /// Permission bits of its node in the box.
+        mode: u32,
+    },
+    /// A device by its name in the Container Device Interface: `vendor.com/class=name`.
+    Cdi(String),
+}
+
+/// What may be done with a device; `DeviceAllow=` of systemd.resource-control(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceAccess {
+    /// `r`
+    pub read: bool,
+    /// `w`
+    pub write: bool,
+    /// `m`: mknod(2).
+    pub mknod: bool,
+}
+
+impl DeviceAccess {
+    /// Letters as systemd has them; none for what says nothing or something else.
+    pub fn parse(text: &str) -> Option<DeviceAccess> {
+        let access = DeviceAccess {
+            read: text.contains('r'),
+            write: text.contains('w'),
+            mknod: text.contains('m'),
+        };
+        (access.to_string().len() == text.len() && !text.is_empty()).then_some(access)
+    }
+}
+
+impl std::fmt::Display for DeviceAccess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (there, letter) in [(self.read, "r"), (self.write, "w"), (self.mknod, "m")] {
+            if there {
+                f.write_str(letter)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a secret comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Credential {
+    /// A file of the host.
+    File(PathBuf),
+    /// A file of the host that systemd-creds(1) has encrypted.
+    Encrypted(PathBuf),
+}
+
+impl Credential {
+    /// The file.
+    pub fn path(&self) -> &std::path::Path {
+        match self {
+            Credential::File(path) | Credential::Encrypted(path) => path,
+        }
+    }
 }
 
 /// `user = "name"`, `"uid"` or `"uid:gid"`.

@@ -4,12 +4,15 @@
 //! sentence, rather than hoping.
 
 mod accounts;
+pub mod cdi;
+mod devices;
 mod etc;
 mod filesystems;
 mod idmap;
 mod paths;
 
 pub use accounts::Accounts;
+pub use devices::{DeviceFacts, Node, NodeKind};
 pub use etc::Etc;
 pub use idmap::Idmap;
 pub use paths::{Access, Kind, PathFacts, real_path};
@@ -22,7 +25,9 @@ use std::path::{Path, PathBuf};
 
 use filesystems::MountTable;
 
-use crate::definition::{Address, Definition, MountSource, RootSource, Seccomp, Users, Writes};
+use crate::definition::{
+    Address, Definition, DeviceSource, MountSource, RootSource, Seccomp, Users, Writes,
+};
 use crate::identity::{self, IdRange};
 use crate::name::Name;
 
@@ -62,6 +67,10 @@ pub struct Host {
     pub sockets: BTreeMap<PathBuf, PathBuf>,
     /// The security modules that give processes labels.
     pub modules: SecurityModules,
+    /// What stands at the paths of the definition's devices, and of those the next are made of.
+    pub devices: BTreeMap<PathBuf, DeviceFacts>,
+    /// What the definition's devices by CDI name are; or why there is no such.
+    pub cdi: BTreeMap<String, Result<cdi::Edits, String>>,
     /// What is known of every path on the host that the definition leads to.
     pub paths: BTreeMap<PathBuf, PathFacts>,
 }
@@ -111,6 +120,8 @@ pub fn read(definition: &Definition) -> Host {
             .filter(|(_, what)| *what == TopLevel::Directory)
             .map(|(at, _)| at.clone()),
     );
+    let cdi = cdi::read(cdi_names(definition));
+    paths.extend(cdi::mounted(&cdi));
     let mounts = MountTable::read();
     let kernel = kernel();
     Host {
@@ -150,6 +161,11 @@ pub fn read(definition: &Definition) -> Host {
             .map(|path| (path.to_owned(), real_path(path)))
             .collect(),
         modules: SecurityModules::read(),
+        devices: device_paths(definition)
+            .chain(cdi::nodes(&cdi))
+            .map(|path| (path.clone(), DeviceFacts::read(&path)))
+            .collect(),
+        cdi,
         paths: paths::read(paths, &mounts, kernel),
     }
 }
@@ -175,7 +191,7 @@ impl Host {
     }
 
     /// A host of 8 GiB and eight CPUs where everything works, the same on every machine: what the golden plans
-    /// are made on. A path whose last part is `missing`, `file`, `socket`, `device`, `empty` or `overlay` is that; every
+    /// are made on. A path whose last part ends in `.cred` is a file; one whose last part is `missing`, `file`, `socket`, `device`, `empty` or `overlay` is that; every
     /// other is a directory with a root file system on ext4.
     pub fn fixed(definition: &Definition) -> Host {
         let mut host = Host {
@@ -214,9 +230,16 @@ impl Host {
                 apparmor: Some(["unconfined", "web"].map(str::to_owned).into()),
                 selinux: false,
             },
+            devices: BTreeMap::new(),
+            cdi: cdi::fixed(cdi_names(definition)),
             paths: BTreeMap::new(),
         };
-        let paths = paths_of(definition);
+        host.devices = device_paths(definition)
+            .chain(cdi::nodes(&host.cdi))
+            .map(|path| (path.clone(), DeviceFacts::fixed(&path)))
+            .collect();
+        let mut paths = paths_of(definition);
+        paths.extend(cdi::mounted(&host.cdi));
         for path in paths.into_iter().chain(host.etc.trees.iter().cloned()) {
             let facts = PathFacts::fixed(&path);
             host.paths.insert(path, facts);
@@ -249,6 +272,12 @@ fn paths_of(definition: &Definition) -> BTreeSet<PathBuf> {
             paths.insert(path.clone());
         }
     }
+    paths.extend(
+        definition
+            .credentials
+            .values()
+            .map(|credential| credential.path().to_owned()),
+    );
     let resources = &definition.resources;
     for devices in [
         &resources.io_read,
@@ -259,6 +288,27 @@ fn paths_of(definition: &Definition) -> BTreeSet<PathBuf> {
         paths.extend(devices.keys().cloned());
     }
     paths
+}
+
+fn device_paths(definition: &Definition) -> impl Iterator<Item = PathBuf> {
+    definition
+        .devices
+        .iter()
+        .filter_map(|device| match &device.source {
+            DeviceSource::Path { path, .. } => Some(path.clone()),
+            DeviceSource::Cdi(_) => None,
+        })
+}
+
+fn cdi_names(definition: &Definition) -> Vec<&str> {
+    definition
+        .devices
+        .iter()
+        .filter_map(|device| match &device.source {
+            DeviceSource::Path { .. } => None,
+            DeviceSource::Cdi(name) => Some(name.as_str()),
+        })
+        .collect()
 }
 
 /// Where the definition has sockets with a path.
@@ -442,6 +492,8 @@ pub(crate) fn example() -> Definition {
         restart: crate::definition::Restart::default(),
         resources: crate::definition::Resources::default(),
         security: crate::definition::Security::default(),
+        devices: Vec::new(),
+        credentials: BTreeMap::new(),
     }
 }
 

@@ -31,6 +31,7 @@ use crate::systemd::{self, Manager};
 
 pub mod channel;
 pub mod child;
+pub mod credentials;
 pub mod environment;
 mod error;
 pub mod protocol;
@@ -279,8 +280,9 @@ fn furnish(
     child: &Unfinished<'_>,
     user_namespace: Option<&OwnedFd>,
 ) -> Result<(), Error> {
-    let mounts =
-        host_mounts::prepare(plan, user_namespace.map(AsFd::as_fd)).map_err(Error::HostMounts)?;
+    let secrets = credentials::read(&plan.mounts).map_err(Error::Credentials)?;
+    let mounts = host_mounts::prepare(plan, user_namespace.map(AsFd::as_fd), &secrets)
+        .map_err(Error::HostMounts)?;
     let mounts: Vec<BorrowedFd<'_>> = mounts.iter().map(AsFd::as_fd).collect();
     child.say(&ToChild::Mounts, &mounts)
 }

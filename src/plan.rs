@@ -5,6 +5,8 @@
 //! what the golden folders under `tests/plans` hold. Nothing below the plan knows where it came from.
 
 mod api_filesystems;
+mod credentials;
+mod devices;
 mod etc;
 pub mod exposure;
 mod limits;
@@ -30,9 +32,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::CapabilitySet;
 pub use crate::definition::{
-    Address, BindIpv6Only, EnvironmentFile, Group, Listen, Profile, ReadyWhen, Resource,
-    ResourceLimit, Restart, SocketKind, SocketOptions, User,
+    Address, BindIpv6Only, Credential, DeviceAccess, EnvironmentFile, Group, Listen, Profile,
+    ReadyWhen, Resource, ResourceLimit, Restart, SocketKind, SocketOptions, User,
 };
+pub use crate::host::{Node, NodeKind};
 pub use crate::identity::IdRange;
 use crate::name::Name;
 
@@ -198,12 +201,33 @@ pub enum What {
     /// What is already at this place is hidden: a directory under an empty read-only one, anything else under
     /// the host's `/dev/null`; nothing where nothing is.
     Mask,
+    /// A device of the host: a node of the box's own, which its root owns.
+    Device {
+        /// Which.
+        node: Node,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Secrets as files of the payload's user, in a file system in memory that is never swapped out.
+    Credentials {
+        /// Which, by name.
+        secrets: Vec<Secret>,
+    },
     /// A directory of the host that is the box's own, made empty at the first start and found again by later
     /// ones; idmapped when the plan has ids, so that the ids on disk begin at 0.
     Store {
         /// Absolute path on the host.
         path: PathBuf,
     },
+}
+
+/// A secret by name: what it is stands nowhere in a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret {
+    /// Name of its file.
+    pub name: String,
+    /// Where it comes from at each start.
+    pub source: Credential,
 }
 
 /// Content of a file made in the box.
@@ -337,6 +361,30 @@ pub struct Scope {
     pub before: Option<String>,
     /// Limits and weights.
     pub limits: Vec<Limit>,
+    /// Devices besides those every box has.
+    #[serde(default)]
+    pub devices: Vec<DeviceRule>,
+}
+
+/// What may be done with a device; `DeviceAllow=` of systemd.resource-control(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRule {
+    /// Which.
+    pub node: Node,
+    /// What.
+    pub access: DeviceAccess,
+}
+
+impl DeviceRule {
+    /// The device by its number, as systemd takes one: no path of the host can come to mean another.
+    pub fn property(&self) -> String {
+        let Node { kind, major, minor } = self.node;
+        let kind = match kind {
+            NodeKind::Character => "char",
+            NodeKind::Block => "block",
+        };
+        format!("/dev/{kind}/{major}:{minor}")
+    }
 }
 
 /// One limit, typed as systemd's D-Bus property of the same meaning is; org.freedesktop.systemd1(5).

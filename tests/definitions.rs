@@ -152,7 +152,7 @@ fn the_schema_and_the_reader_know_the_same_keys() {
     };
     for table in &tables {
         let header = match *table {
-            "mount" | "socket" => format!("[[{table}]]\n"),
+            "mount" | "socket" | "device" => format!("[[{table}]]\n"),
             _ => format!("[{table}]\n"),
         };
         assert_eq!(known(table, &header), of_table(table), "[{table}]");

@@ -34,7 +34,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("running", "cgroup handover launch::run_directory plan sys"),
     (
         "launch",
-        "cgroup handover identity journal launch::child launch::channel launch::environment launch::protocol launch::stdio plan \
+        "cgroup handover identity journal launch::child launch::channel launch::credentials launch::environment launch::protocol launch::stdio plan \
          sandbox sys systemd",
     ),
     // The child of a launch, and what it does to itself: neither the definition, nor anything that may have
@@ -44,6 +44,7 @@ const MAY_USE: &[(&str, &str)] = &[
         "launch::Sockets launch::Stdio launch::channel launch::environment launch::protocol launch::stdio plan sandbox sys",
     ),
     ("launch::environment", "plan sandbox"),
+    ("launch::credentials", "plan sandbox"),
     ("launch::channel", "launch::protocol sys"),
     ("launch::protocol", "plan"),
     ("launch::stdio", "sys"),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::devices::{credentials, devices};
 use super::diagnostics::{Diagnostics, Problem, SourceText};
 use super::mounts::{mounts, root};
 use super::quantity;
@@ -108,6 +109,8 @@ fn read(name: &Name, sources: Vec<PathBuf>, mut whole: Section<'_>) -> Definitio
         restart: restart(whole.section("restart", "[restart]")),
         resources: resources(whole.section("resources", "[resources]")),
         security,
+        devices: devices(&mut whole),
+        credentials: credentials(&mut whole),
     };
     whole.finish();
     definition

@@ -212,6 +212,43 @@ struct Format {
     resources: Option<Resources>,
     /// What the box may do.
     security: Option<Security>,
+    /// Devices of the host that the box has. Default: none.
+    device: Option<Vec<Device>>,
+    /// Secrets that the box finds as read-only files of its user in the directory $CREDENTIALS_DIRECTORY, in
+    /// memory that is never swapped: by name, each from a file of the host or from one that systemd-creds(1)
+    /// has encrypted for this host. Default: none.
+    #[schemars(title = "table of files")]
+    credentials: Option<BTreeMap<CredentialName, Credential>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{ "required": ["path"] }, { "required": ["cdi"] }]))]
+struct Device {
+    /// A device node of the host, or a directory of some. Default: none; either this or `cdi` is written.
+    path: Option<AbsolutePath>,
+    /// Where in the box. Default: the same path.
+    at: Option<AbsolutePath>,
+    /// What may be done with it: "r" read, "w" write, "m" make nodes of it. Default: `rw`.
+    access: Option<DeviceAccess>,
+    /// Permission bits of the node in the box, whose root owns it. Default: `0666`.
+    mode: Option<Mode>,
+    /// A device of the Container Device Interface, from the specifications in /etc/cdi and /var/run/cdi.
+    /// Default: none; either this or `path` is written.
+    cdi: Option<CdiName>,
+    /// Whether the box starts without it where it is missing. Default: `false`.
+    optional: Option<bool>,
+    /// Whether it may be one that gives the box power over the host, such as a disk. Default: `false`.
+    sensitive: Option<bool>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum Credential {
+    /// A file of the host, read at each start.
+    File(AbsolutePath),
+    /// A file of the host that systemd-creds(1) has encrypted, decrypted at each start.
+    Encrypted(AbsolutePath),
 }
 
 #[derive(JsonSchema)]
@@ -654,6 +691,13 @@ written_as! {
             },
         },
     }
+    DeviceAccess: { "title": "letters", "type": "string", "pattern": "^(r?w?m?|r?m?w?|w?r?m?|w?m?r?|m?r?w?|m?w?r?)$", "minLength": 1 }
+    CdiName: {
+        "title": "vendor/class=name",
+        "type": "string",
+        "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*=[A-Za-z0-9][A-Za-z0-9_.:-]*$",
+    }
+    CredentialName: { "type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9_.-]*$" }
     Mode: { "title": "octal digits", "type": "string", "pattern": "^[0-7]{3,4}$" }
     SyscallName: {
         "title": "system call",

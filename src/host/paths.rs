@@ -148,6 +148,7 @@ impl PathFacts {
             kind: match last {
                 Some("missing") => Kind::Missing,
                 Some("file") => Kind::File,
+                Some(name) if name.ends_with(".cred") => Kind::File,
                 Some("socket") => Kind::Socket,
                 Some("device") => Kind::Device,
                 Some("empty") => Kind::Directory { has_usr: false },

@@ -83,6 +83,7 @@ fn run(plan: &Plan, end: &ChildEnd, sockets: &[String]) -> Result<Infallible, Fa
     let (root, waiting) = mounts::build(&plan.mounts, stock, from_host).map_err(mount_failure)?;
     let identity = identity::look_up(&root, &plan.payload.user, &plan.payload.groups)
         .map_err(identity_failure)?;
+    mounts::give_credentials(&root, &plan.mounts, &identity).map_err(mount_failure)?;
     environment::add_user(&mut environment, &identity);
     environment::add_sockets(&mut environment, sockets);
     let filter = plan.privileges.seccomp.as_ref().map(seccomp::compile);

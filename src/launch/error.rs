@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::channel;
+use super::credentials;
 use super::protocol::{Failure, FromChild};
 use crate::sandbox::{host_mounts, limits, user_namespace};
 use crate::sys::Errno;
@@ -14,6 +15,8 @@ const EXIT_FAILURE: u8 = 1;
 const EXIT_LIMITS: u8 = 205;
 /// `EXIT_CGROUP` of systemd.exec(5).
 const EXIT_CGROUP: u8 = 219;
+/// `EXIT_CREDENTIALS` of systemd.exec(5).
+const EXIT_CREDENTIALS: u8 = 243;
 /// `EXIT_NAMESPACE` of systemd.exec(5).
 const EXIT_NAMESPACE: u8 = 226;
 
@@ -32,6 +35,9 @@ pub enum Error {
     /// Limits of its processes were not raised.
     #[error(transparent)]
     Limits(#[from] limits::Error),
+    /// A secret.
+    #[error(transparent)]
+    Credentials(credentials::Error),
     /// What the host gives to the box.
     #[error("cannot make the box's mounts")]
     HostMounts(#[source] host_mounts::Error),
@@ -71,6 +77,7 @@ impl Error {
             Error::Failed(failure) => failure.status,
             Error::Clone(_) | Error::Ids(_) | Error::HostMounts(_) => EXIT_NAMESPACE,
             Error::Limits(_) => EXIT_LIMITS,
+            Error::Credentials(_) => EXIT_CREDENTIALS,
             Error::Scope(_) | Error::Cgroup(_) | Error::Elsewhere(_) => EXIT_CGROUP,
             Error::Channel(_)
             | Error::Talk(_)

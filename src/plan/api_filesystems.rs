@@ -174,7 +174,7 @@ fn memory(definition: &Definition, host: &Host) -> Vec<MountStep> {
 }
 
 /// `/run/host`: what the box may know of the host; <https://systemd.io/CONTAINER_INTERFACE>.
-pub(super) fn run_host(uuid: String) -> Vec<MountStep> {
+pub(super) fn run_host(uuid: String, credentials: Option<MountStep>) -> Vec<MountStep> {
     let file = |at: &str, content| {
         step(
             at,
@@ -185,7 +185,7 @@ pub(super) fn run_host(uuid: String) -> Vec<MountStep> {
             MountFlags::NONE,
         )
     };
-    vec![
+    let mut steps = vec![
         step(
             "/run/host",
             What::Tmpfs {
@@ -204,6 +204,12 @@ pub(super) fn run_host(uuid: String) -> Vec<MountStep> {
             "/run/host/os-release",
             Content::CopyOf("/etc/os-release".into()),
         ),
-        step("/run/host", What::Remount, MountFlags::INERT.read_only()),
-    ]
+    ];
+    steps.extend(credentials);
+    steps.push(step(
+        "/run/host",
+        What::Remount,
+        MountFlags::INERT.read_only(),
+    ));
+    steps
 }

@@ -22,7 +22,10 @@ const NSSWITCH: &str = "passwd: files\n\
 const RESOLV_CONF: &str = "# This box has no network, and so no name server.\n";
 
 /// Who the box is, for programs that look it up.
-pub(super) fn identity_files(identity: &Identity<'_>) -> Vec<MountStep> {
+pub(super) fn identity_files(
+    identity: &Identity<'_>,
+    credentials: Option<MountStep>,
+) -> Vec<MountStep> {
     let hostname = identity.hostname;
     let mut steps = vec![
         text("/etc/hostname", 0o644, format!("{hostname}\n")),
@@ -34,7 +37,10 @@ pub(super) fn identity_files(identity: &Identity<'_>) -> Vec<MountStep> {
             format!("{}\n", identity.machine_id),
         ),
     ];
-    steps.extend(api_filesystems::run_host(identity.machine_id.uuid()));
+    steps.extend(api_filesystems::run_host(
+        identity.machine_id.uuid(),
+        credentials,
+    ));
     steps
 }
 

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::host::{Access, Kind};
+use crate::host::{Access, Kind, Node, NodeKind};
 
 /// Why a path is sensitive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -323,6 +323,30 @@ pub fn others(access: Access) -> Option<String> {
         Some(format!("group {} of the host", access.gid))
     } else {
         None
+    }
+}
+
+/// What a device is that gives a box power over the host, or reads its memory or what people type.
+pub(super) fn device(node: Node) -> Option<&'static str> {
+    match (node.kind, node.major, node.minor) {
+        (NodeKind::Block, 7, _) => Some("a loop device of the host, a disk made of a file"),
+        (NodeKind::Block, _, _) => {
+            Some("a disk of the host, or a part of one, past all permissions of files")
+        }
+        (NodeKind::Character, 1, 1 | 2) => Some("the host's memory"),
+        (NodeKind::Character, 1, 4) => Some("the ports of the host's hardware"),
+        (NodeKind::Character, 1, 11) => Some("the log of the host's kernel"),
+        (NodeKind::Character, 4 | 5, 0 | 1) | (NodeKind::Character, 4, _) => {
+            Some("a terminal of the host")
+        }
+        (NodeKind::Character, 10, 223) | (NodeKind::Character, 13, _) => {
+            Some("input of the host's keyboards and mice")
+        }
+        (NodeKind::Character, 10, 236) => Some("the device mapper, which makes disks of disks"),
+        (NodeKind::Character, 10, 237) => Some("the control of loop devices"),
+        (NodeKind::Character, 9 | 21, _) => Some("a disk or tape of the host by its raw commands"),
+        (NodeKind::Character, 202 | 203, _) => Some("the registers of the host's processors"),
+        _ => None,
     }
 }
 

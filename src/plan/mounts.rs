@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::machine_id::MachineId;
 use super::problem::{Findings, Reason};
-use super::{MountFlags, MountStep, What, api_filesystems, etc, exposure, root, walls};
+use super::{
+    MountFlags, MountStep, What, api_filesystems, credentials, etc, exposure, root, walls,
+};
 use crate::definition::{Definition, Mount, MountSource, Writes};
 use crate::host::{Host, Idmap, Kind, PathFacts};
 
@@ -27,13 +29,18 @@ pub(super) fn steps(
     definition: &Definition,
     host: &Host,
     identity: &Identity<'_>,
+    devices: Vec<MountStep>,
     findings: &mut Findings,
 ) -> Vec<MountStep> {
     let mut steps = root::steps(definition, host, identity.shifted, findings);
     steps.extend(api_filesystems::steps(definition, host, findings));
-    steps.extend(etc::identity_files(identity));
+    let credentials = credentials::steps(definition, host, findings);
+    steps.extend(etc::identity_files(identity, credentials));
+    steps.extend(devices);
     for (number, mount) in definition.mounts.iter().enumerate() {
-        steps.extend(mount_step(number + 1, mount, host, identity, findings));
+        let key = format!("mount[{}]", number + 1);
+        let (bind, at) = (format!("{key}.bind"), format!("{key}.at"));
+        steps.extend(mount_step(&bind, &at, mount, host, identity, findings));
     }
     steps.extend(walls::own(definition, api_filesystems::MASK));
     if definition.root.writes == Writes::Refuse {
@@ -104,8 +111,10 @@ fn tmpfs(size: u64, mode: u32) -> What {
     }
 }
 
-fn mount_step(
-    number: usize,
+/// The step of a mount; the keys are those its problems are told at.
+pub(super) fn mount_step(
+    key: &str,
+    at_key: &str,
     mount: &Mount,
     host: &Host,
     identity: &Identity<'_>,
@@ -118,10 +127,7 @@ fn mount_step(
     }
     if let Some(whose) = reserved(&mount.at) {
         let at = mount.at.clone();
-        findings.refuse(
-            format!("mount[{number}].at"),
-            Reason::Reserved { at, whose },
-        );
+        findings.refuse(at_key, Reason::Reserved { at, whose });
         return None;
     }
     match &mount.source {
@@ -130,7 +136,6 @@ fn mount_step(
             step
         }),
         MountSource::Bind { path, recursive } => {
-            let key = format!("mount[{number}].bind");
             let facts = host.path(path);
             if let Some(reason) = not_bindable(path, &facts.kind) {
                 findings.refuse(key, reason);
@@ -188,7 +193,7 @@ fn mount_step(
     }
 }
 
-fn reserved(at: &Path) -> Option<&'static str> {
+pub(super) fn reserved(at: &Path) -> Option<&'static str> {
     RESERVED
         .into_iter()
         .find(|reserved| at.starts_with(reserved))

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{
-    Content, Label, Limit, MountFlags, MountStep, Plan, ProcessLimit, ResourceLimit, Socket,
-    SocketKind, Sysctl, Upper, What,
+    Content, Credential, Label, Limit, MountFlags, MountStep, Node, NodeKind, Plan, ProcessLimit,
+    ResourceLimit, Secret, Socket, SocketKind, Sysctl, Upper, What,
 };
 use crate::definition::{Group, Profile, ReadyWhen, User};
 
@@ -134,6 +134,13 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
             format!("{}{}", limit.property(), value(limit)),
         )?;
     }
+    for rule in &plan.scope.devices {
+        line(
+            out,
+            "device",
+            format!("{} {}", rule.property(), rule.access),
+        )?;
+    }
 
     section(out, "life")?;
     let when = match plan.ready.when {
@@ -246,6 +253,14 @@ fn group(group: &Group) -> String {
     }
 }
 
+fn secret(secret: &Secret) -> String {
+    let Secret { name, source } = secret;
+    match source {
+        Credential::File(from) => format!("{name} of {}", path(from)),
+        Credential::Encrypted(from) => format!("{name} of the encrypted {}", path(from)),
+    }
+}
+
 fn process_limit(limit: &ProcessLimit) -> String {
     let value = |value: u64| match value {
         ResourceLimit::INFINITY => "infinity".to_owned(),
@@ -323,6 +338,18 @@ fn what(what: &What) -> String {
         What::Remount => "what is mounted there".to_owned(),
         What::Rebind => "what is there, if anything".to_owned(),
         What::Mask => "hidden, if there".to_owned(),
+        What::Device { node, mode } => {
+            let kind = match node.kind {
+                NodeKind::Character => "character",
+                NodeKind::Block => "block",
+            };
+            let Node { major, minor, .. } = node;
+            format!("{kind} device {major}:{minor} of the host, mode {mode:04o}")
+        }
+        What::Credentials { secrets } => {
+            let secrets: Vec<String> = secrets.iter().map(secret).collect();
+            format!("credentials, never swapped: {}", secrets.join(", "))
+        }
         What::Store { path: at } => format!("{} of the host, kept", path(at)),
     }
 }

@@ -74,6 +74,67 @@ pub enum Reason {
         /// The path.
         path: PathBuf,
     },
+    /// There is no such device.
+    #[error("there is no device {path} on this host; correct the path, load its driver, or add optional = true", path = path.display())]
+    NoDevice {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Something else than a device.
+    #[error("{path} is no device, nor a directory of devices; bind it with a [[mount]]", path = path.display())]
+    NotADevice {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A directory that has no device.
+    #[error("there is no device in {path}; correct the path, load the driver, or add optional = true", path = path.display())]
+    DirectoryWithoutDevices {
+        /// The path.
+        path: PathBuf,
+    },
+    /// In the box, it would have power over the host.
+    #[error("{path} is {what}; add sensitive = true to give that to the box", path = path.display())]
+    SensitiveDevice {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// A name of the Container Device Interface that leads to nothing.
+    #[error("there is no usable device {name}: {why}")]
+    NoCdiDevice {
+        /// Its name.
+        name: String,
+        /// What there is instead, or what is wrong with it.
+        why: String,
+    },
+    /// A specification wants a program run.
+    #[error(
+        "{name} wants {hook} to be run on the host during each start, and boxd runs no programs of others; have the \
+         specification made without hooks, as by nvidia-ctk cdi generate --disable-hook=all"
+    )]
+    CdiHook {
+        /// The device.
+        name: String,
+        /// The program.
+        hook: String,
+    },
+    /// A specification wants something boxd does not know.
+    #[error(
+        "{name} needs what this version of boxd does not do: {keys}; take that out of its specification"
+    )]
+    CdiUnknown {
+        /// The device.
+        name: String,
+        /// The keys.
+        keys: String,
+    },
+    /// A secret is to come from something else than a file.
+    #[error("{path} is not a regular file; a credential is one", path = path.display())]
+    NoFile {
+        /// The path.
+        path: PathBuf,
+    },
     /// Something was to be mounted where the box's own file systems are.
     #[error("{at} belongs to {whose}, which every box has of its own; mount it at another place", at = at.display())]
     Reserved {

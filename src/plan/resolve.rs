@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::machine_id::{self, MachineId};
 use super::problem::{Findings, Problem, Reason};
 use super::{
-    IdRange, Namespaces, Payload, Plan, Ready, Scope, Stop, limits, mounts, privileges, sockets,
-    walls,
+    IdRange, Namespaces, Payload, Plan, Ready, Scope, Stop, credentials, devices, limits, mounts,
+    privileges, sockets, walls,
 };
-use crate::definition::{Clock, Definition, Profile, User, Users};
+use crate::definition::{Clock, Definition, Group, Profile, User, Users};
 use crate::host::Host;
 
 /// The search path for programs; those of systemd.exec(5) for system services, and of every distribution.
@@ -28,16 +28,13 @@ pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem
         .hostname
         .clone()
         .unwrap_or_else(|| definition.name.as_str().to_owned());
-    let mounts = mounts::steps(
-        definition,
-        host,
-        &mounts::Identity {
-            shifted: definition.security.users == Users::Auto,
-            hostname: &hostname,
-            machine_id,
-        },
-        &mut findings,
-    );
+    let who = mounts::Identity {
+        shifted: definition.security.users == Users::Auto,
+        hostname: &hostname,
+        machine_id,
+    };
+    let devices = devices::of(definition, host, &who, &mut findings);
+    let mounts = mounts::steps(definition, host, &who, devices.steps, &mut findings);
     let limits = limits::of(definition, host, &mut findings);
     let privileges = privileges::of(definition, host, &mut findings);
     let description = definition
@@ -49,7 +46,7 @@ pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem
         profile: definition.profile,
         payload: Payload {
             command: definition.command.clone(),
-            environment: environment(definition, host, machine_id),
+            environment: environment(definition, host, machine_id, devices.environment),
             environment_files: definition.environment_files.clone(),
             working_directory: definition
                 .working_directory
@@ -59,7 +56,12 @@ pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem
                 uid: 0,
                 gid: Some(0),
             }),
-            groups: definition.groups.clone(),
+            groups: definition
+                .groups
+                .iter()
+                .cloned()
+                .chain(devices.groups.into_iter().map(Group::Id))
+                .collect(),
             hostname,
         },
         namespaces: Namespaces {
@@ -79,6 +81,7 @@ pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem
             description: description.clone(),
             before: Some(definition.name.unit()),
             limits,
+            devices: devices.rules,
         },
         description,
         ready: Ready {
@@ -118,6 +121,7 @@ fn environment(
     definition: &Definition,
     host: &Host,
     machine_id: MachineId,
+    of_devices: Vec<(String, String)>,
 ) -> Vec<(String, String)> {
     let mut environment = BTreeMap::from([
         ("PATH".to_owned(), PATH.to_owned()),
@@ -130,6 +134,14 @@ fn environment(
             (key, value.clone())
         }));
     }
+    if !definition.credentials.is_empty() {
+        // A path is no secret; and what enters the box later finds them as well.
+        environment.insert(
+            "CREDENTIALS_DIRECTORY".to_owned(),
+            credentials::DIRECTORY.to_owned(),
+        );
+    }
+    environment.extend(of_devices);
     environment.extend(definition.environment.clone());
     environment.into_iter().collect()
 }

@@ -1,12 +1,13 @@
 //! The launcher's side of the mounts: what is the host's is cloned with the host's privileges, shifted into the
 //! box's ids, and handed to the child as mounts that are attached nowhere.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
@@ -16,7 +17,7 @@ use super::{mount_locks, root};
 use crate::capability::CapabilitySet;
 use crate::identity::IdRange;
 use crate::name::Name;
-use crate::plan::{MountFlags, MountStep, Plan, Upper, What};
+use crate::plan::{MountFlags, MountStep, Node, NodeKind, Plan, Secret, Upper, What};
 use crate::sys::{self, Called as _, MountAttributes, Propagation};
 
 /// Permission bits of directories of the host made on the way to what a box keeps: what lies in it may hold
@@ -79,6 +80,18 @@ pub enum Error {
         #[source]
         source: sys::Error,
     },
+    /// A device.
+    #[error("cannot make the device {at:?} of the box")]
+    Device {
+        /// In the box.
+        at: PathBuf,
+        /// Why.
+        #[source]
+        source: sys::Error,
+    },
+    /// The secrets.
+    #[error("cannot put the box's credentials into memory")]
+    Credentials(#[source] sys::Error),
     /// The box could undo the restrictions.
     #[error(
         "cannot lock the restrictions of the mounts of {name}, which has the capability SYS_ADMIN"
@@ -107,22 +120,35 @@ pub fn count(steps: &[MountStep]) -> usize {
         .filter(|step| {
             matches!(
                 step.what,
-                What::Tree { .. } | What::Overlay { .. } | What::Store { .. }
+                What::Tree { .. }
+                    | What::Overlay { .. }
+                    | What::Store { .. }
+                    | What::Device { .. }
+                    | What::Credentials { .. }
             )
         })
         .count()
 }
 
-/// Prepares the mounts that come from the host: one for each step of the plan that is a `Tree`, an `Overlay` or
-/// a `Store`, in their order.
+/// The contents of a box's credentials, by their names.
+pub type Secrets = BTreeMap<String, Vec<u8>>;
+
+/// Prepares the mounts that come from the host: one for each step of the plan that is a `Tree`, an `Overlay`, a
+/// `Store`, a `Device` or `Credentials`, in their order.
 ///
 /// `user_namespace` is the box's, with its ids mapped: what [`map`](super::user_namespace::map) gave; none for
 /// a box without one. The process must have one thread.
-pub fn prepare(plan: &Plan, user_namespace: Option<BorrowedFd<'_>>) -> Result<Vec<OwnedFd>, Error> {
+pub fn prepare(
+    plan: &Plan,
+    user_namespace: Option<BorrowedFd<'_>>,
+    secrets: &Secrets,
+) -> Result<Vec<OwnedFd>, Error> {
     let shift = match (user_namespace, plan.ids) {
         (Some(namespace), Some(ids)) => Some(Shift { namespace, ids }),
         _ => None,
     };
+    let root_of_box = shift.map_or(0, |shift| shift.ids.base);
+    let mut devices = devices(plan, root_of_box)?.into_iter();
     let mut mounts = Vec::with_capacity(count(&plan.mounts));
     for step in &plan.mounts {
         mounts.push(match &step.what {
@@ -150,6 +176,13 @@ pub fn prepare(plan: &Plan, user_namespace: Option<BorrowedFd<'_>>) -> Result<Ve
                 idmap,
                 upper,
             } => overlay(step, lower, upper, *idmap, shift)?,
+            What::Device { .. } => match devices.next() {
+                Some(device) => device,
+                None => continue,
+            },
+            What::Credentials { secrets: wanted } => {
+                credentials(step, wanted, secrets, root_of_box).map_err(Error::Credentials)?
+            }
             _ => continue,
         });
     }
@@ -215,6 +248,105 @@ impl Source<'_> {
         }
         Ok(mount)
     }
+}
+
+/// A node for each device, which root of the box owns, in a file system of the host's: in one of the box's own it
+/// would be dead.
+fn devices(plan: &Plan, owner: u32) -> Result<Vec<OwnedFd>, Error> {
+    let wanted: Vec<(&MountStep, Node, u32)> = plan
+        .mounts
+        .iter()
+        .filter_map(|step| match step.what {
+            What::Device { node, mode } => Some((step, node, mode)),
+            _ => None,
+        })
+        .collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let failed = |step: &MountStep, source| Error::Device {
+        at: step.at.clone(),
+        source,
+    };
+    let inodes = wanted.len() as u64 + 1;
+    let bench = file_system::tmpfs(0, inodes, CLOSED, MountFlags::default())
+        .map_err(|source| failed(wanted[0].0, source))?;
+    in_a_workshop(|| {
+        let here = root::open(Path::new("/")).map_err(|source| failed(wanted[0].0, source))?;
+        root::attach(&bench, &here)
+            .and_then(|()| root::change_directory(&bench))
+            .map_err(|source| failed(wanted[0].0, source))?;
+        wanted
+            .iter()
+            .enumerate()
+            .map(|(number, (step, node, mode))| {
+                device(&number.to_string(), *node, *mode, owner, step)
+                    .map_err(|source| failed(step, source))
+            })
+            .collect()
+    })?
+}
+
+fn device(
+    name: &str,
+    node: Node,
+    mode: u32,
+    owner: u32,
+    step: &MountStep,
+) -> Result<OwnedFd, sys::Error> {
+    let kind = match node.kind {
+        NodeKind::Character => FileType::CharacterDevice,
+        NodeKind::Block => FileType::BlockDevice,
+    };
+    let (major, minor) = (node.major, node.minor);
+    let number = rustix::fs::makedev(major, minor);
+    rustix::fs::mknodat(CWD, name, kind, Mode::from_raw_mode(mode), number)
+        .called(|| format!("mknod({major}:{minor})"))?;
+    // mknod(2) heeds the umask.
+    rustix::fs::chmodat(CWD, name, Mode::from_raw_mode(mode), AtFlags::empty())
+        .called(|| format!("chmod({mode:o})"))?;
+    let ids = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
+    rustix::fs::chownat(CWD, name, ids.0, ids.1, AtFlags::SYMLINK_NOFOLLOW)
+        .called(|| format!("chown({owner})"))?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mount = open_tree(CWD, name, flags).called(|| format!("open_tree({name:?})"))?;
+    let attributes = MountAttributes {
+        propagation: Some(Propagation::Private),
+        ..restrictions(step.flags)
+    };
+    sys::mount_setattr(mount.as_fd(), &attributes)?;
+    Ok(mount)
+}
+
+/// The secrets as files of the box's root, which gives them to the payload's user and closes the mount. No page of a
+/// ramfs is ever written to swap.
+fn credentials(
+    step: &MountStep,
+    wanted: &[Secret],
+    secrets: &Secrets,
+    owner: u32,
+) -> Result<OwnedFd, sys::Error> {
+    let open = MountFlags {
+        read_only: false,
+        ..step.flags
+    };
+    let mount = file_system::make("ramfs", &[Setting::Value("mode", "500".to_owned())], open)?;
+    let ids = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
+    for Secret { name, .. } in wanted {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&mount, name, flags, Mode::from_raw_mode(0o400))
+            .called(|| format!("openat({name:?}, O_CREAT)"))?;
+        let content = secrets.get(name).map(Vec::as_slice).unwrap_or_default();
+        let mut rest = content;
+        while !rest.is_empty() {
+            let written = rustix::io::write(&file, rest).called(|| format!("write({name:?})"))?;
+            rest = &rest[written..];
+        }
+        rustix::fs::fchown(&file, ids.0, ids.1).called(|| format!("fchown({name:?})"))?;
+    }
+    rustix::fs::chownat(&mount, "", ids.0, ids.1, AtFlags::EMPTY_PATH)
+        .called(|| "chownat(credentials)".to_owned())?;
+    Ok(mount)
 }
 
 fn make_store(path: &Path) -> Result<(), Error> {

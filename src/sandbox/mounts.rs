@@ -9,14 +9,15 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::file_system::{self, Setting};
+use super::identity::Identity;
 use super::mount_locks;
 use super::paths::{self, Kind, Root};
 use super::root::{self, attach};
-use crate::plan::{Closing, Content, MountFlags, MountStep, What};
+use crate::plan::{Closing, Content, MountFlags, MountStep, Secret, What};
 use crate::sys::{self, Called as _, MountAttributes, Propagation};
 
 /// Most bytes of a file of the host that is copied into a box.
@@ -163,6 +164,38 @@ impl Stock {
     }
 }
 
+/// Gives the credentials to the payload's user, and closes their file system.
+pub fn give_credentials(
+    root: &Root,
+    steps: &[MountStep],
+    identity: &Identity,
+) -> Result<(), Error> {
+    for step in steps {
+        let What::Credentials { secrets } = &step.what else {
+            continue;
+        };
+        let Some(directory) = root.find(&step.at)? else {
+            continue;
+        };
+        let ids = (
+            Some(Uid::from_raw(identity.uid)),
+            Some(Gid::from_raw(identity.gid)),
+        );
+        let give = || {
+            for Secret { name, .. } in secrets {
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                rustix::fs::chownat(&directory, name, ids.0, ids.1, flags)
+                    .called(|| format!("chownat({name:?}, {})", identity.uid))?;
+            }
+            rustix::fs::chownat(&directory, "", ids.0, ids.1, AtFlags::EMPTY_PATH)
+                .called(|| format!("chownat(\"\", {})", identity.uid))?;
+            sys::mount_setattr(directory.as_fd(), &restrictions(step.flags))
+        };
+        give().map_err(|source| failed(step, source))?;
+    }
+    Ok(())
+}
+
 /// Makes of the whole root what the plan wants it to be in the end. The process has another root afterwards when it
 /// is locked.
 pub fn close(root: Root, closing: Closing) -> Result<Root, Error> {
@@ -255,6 +288,8 @@ pub fn build(
             What::Tree { .. }
             | What::Overlay { .. }
             | What::Store { .. }
+            | What::Device { .. }
+            | What::Credentials { .. }
             | What::Tmpfs { .. }
             | What::Proc
             | What::Sysfs
@@ -278,9 +313,11 @@ fn mount_for(
         })
     };
     let mount = match step.what {
-        What::Tree { .. } | What::Overlay { .. } | What::Store { .. } => {
-            sent(from_host.pop_front())?
-        }
+        What::Tree { .. }
+        | What::Overlay { .. }
+        | What::Store { .. }
+        | What::Device { .. }
+        | What::Credentials { .. } => sent(from_host.pop_front())?,
         What::Proc | What::Sysfs => sent(stock.kernel.pop_front())?,
         What::Tmpfs { size, inodes, mode } => file_system::tmpfs(size, inodes, mode, step.flags)
             .map_err(|source| failed(step, source))?,
@@ -517,5 +554,7 @@ pub(super) fn name_of(what: &What) -> &'static str {
         What::Rebind => "over itself what is",
         What::Mask => "a mask",
         What::Store { .. } => "a store",
+        What::Device { .. } => "a device",
+        What::Credentials { .. } => "credentials",
     }
 }

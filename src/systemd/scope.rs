@@ -100,7 +100,7 @@ pub(super) fn properties<'a>(
             Variant::from(u64::try_from(stop.timeout.as_micros()).unwrap_or(u64::MAX)),
         ),
         ("DevicePolicy", Variant::from("closed")),
-        ("DeviceAllow", Variant::from(DEVICES.to_vec())),
+        ("DeviceAllow", Variant::from(devices(scope))),
     ];
     match dialect {
         Dialect::Current => {
@@ -121,6 +121,19 @@ pub(super) fn properties<'a>(
     }
     properties.extend(scope.limits.iter().map(limit));
     properties
+}
+
+/// What every box may open, and what this one may besides.
+fn devices(scope: &Scope) -> Vec<(String, String)> {
+    let own = scope
+        .devices
+        .iter()
+        .map(|rule| (rule.property(), rule.access.to_string()));
+    DEVICES
+        .into_iter()
+        .map(|(node, access)| (node.to_owned(), access.to_owned()))
+        .chain(own)
+        .collect()
 }
 
 fn limit(limit: &Limit) -> (&'static str, Variant<'_>) {
@@ -191,6 +204,7 @@ mod tests {
                 Limit::IoReadIopsMax("/dev/sda".into(), 1),
                 Limit::IoWriteIopsMax("/dev/sda".into(), 1),
             ],
+            devices: Vec::new(),
         };
         let stop = Stop {
             signal: 15,

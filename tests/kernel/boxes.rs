@@ -218,6 +218,7 @@ pub fn host_box(line: &str) -> Plan {
             description: String::new(),
             before: None,
             limits: Vec::new(),
+            devices: Vec::new(),
         },
         ready: Ready {
             when: ReadyWhen::Started,
@@ -297,7 +298,8 @@ pub fn build(plan: &Plan) -> Result<Built, Failure> {
     let namespace = plan
         .ids
         .map(|ids| user_namespace::map(pid, ids).expect("mapped"));
-    let mounts = host_mounts::prepare(plan, namespace.as_ref().map(|fd| fd.as_fd()));
+    let secrets = boxd::launch::credentials::read(&plan.mounts).expect("credentials");
+    let mounts = host_mounts::prepare(plan, namespace.as_ref().map(|fd| fd.as_fd()), &secrets);
     let mounts = mounts.unwrap_or_else(|error| panic!("{}", chain(&error)));
     let mounts: Vec<_> = mounts.iter().map(|mount| mount.as_fd()).collect();
     // A child that has failed by now has closed its end; its reason is still there to be read.

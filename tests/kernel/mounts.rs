@@ -272,7 +272,8 @@ fn a_missing_source_is_named() {
         tree("/no/such", false),
         PLAIN,
     );
-    let error = boxd::sandbox::host_mounts::prepare(&plan, None).expect_err("it is missing");
+    let error = boxd::sandbox::host_mounts::prepare(&plan, None, &Default::default())
+        .expect_err("it is missing");
     let sentence = chain(&error);
     assert!(
         sentence.starts_with(
@@ -292,7 +293,8 @@ fn a_file_system_without_idmaps_is_named() {
     let namespace = std::fs::File::open("/proc/self/ns/user").expect("there");
     use std::os::fd::AsFd as _;
     let error =
-        boxd::sandbox::host_mounts::prepare(&plan, Some(namespace.as_fd())).expect_err("refused");
+        boxd::sandbox::host_mounts::prepare(&plan, Some(namespace.as_fd()), &Default::default())
+            .expect_err("refused");
     assert!(
         chain(&error).starts_with("cannot show "),
         "{}",

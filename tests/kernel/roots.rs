@@ -263,7 +263,8 @@ fn an_overlay_leaves_the_launcher_where_it_was() {
         PLAIN,
     );
     let error =
-        boxd::sandbox::host_mounts::prepare(&with_host_ids(plan), None).expect_err("refused");
+        boxd::sandbox::host_mounts::prepare(&with_host_ids(plan), None, &Default::default())
+            .expect_err("refused");
     assert!(
         chain(&error).contains("cannot lay a writable layer over"),
         "{}",

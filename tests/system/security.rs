@@ -1,6 +1,6 @@
 //! The keys of `[security]`, devices and credentials, as the box and the host see them.
 
-use crate::guest::{define_script, inside, must, refused, sh, start, start_refused, stop};
+use crate::guest::{define_script, inside, must, refused, sh, start, start_refused, stop, write};
 
 /// What a definition asks for is what the first process has, and what enters later has the same.
 #[test]
@@ -107,4 +107,155 @@ keyring = true"
             || said.contains("cannot run the box under AppArmor profile \"absent\""),
         "{said}"
     );
+}
+
+/// A device is what the definition says it is, and no more may be done with it than its letters say: for root of the
+/// box, and when systemd has read its units anew.
+#[test]
+fn devices_are_those_of_the_definition_with_its_letters() {
+    must(
+        "printf canary > /srv/disk; truncate -s 1M /srv/disk; test -b /dev/loop0 || modprobe loop",
+    );
+    let disk = must("losetup --find --show /srv/disk");
+    write(
+        "/etc/cdi/acme.json",
+        r#"{"cdiVersion": "0.6.0", "kind": "acme.com/gpu",
+            "containerEdits": {"env": ["ACME=yes"], "mounts": [
+                {"hostPath": "/srv/acme", "containerPath": "/opt/acme", "options": ["ro", "bind"]}]},
+            "devices": [
+                {"name": "0", "containerEdits": {"deviceNodes": [{"path": "/dev/acme0", "hostPath": "/dev/full"}],
+                    "additionalGIDs": [44]}},
+                {"name": "1", "containerEdits": {"hooks": [{"hookName": "createRuntime", "path": "/bin/touch"}]}}]}"#,
+    );
+    write("/srv/acme/library", "of a vendor");
+    define_script(
+        "web",
+        "exec sleep infinity",
+        &format!(
+            "[[device]]
+path = '{disk}'
+at = '/dev/shown/disk'
+access = 'r'
+mode = '0640'
+sensitive = true
+[[device]]
+path = '/dev/missing'
+optional = true
+[[device]]
+cdi = 'acme.com/gpu=0'"
+        ),
+    );
+    start("web");
+    let holds = || {
+        assert_eq!(inside("web", "head -c 6 /dev/shown/disk"), "canary");
+        // The letter is the kernel's to hold, not the node's.
+        let said = refused(
+            "boxctl exec web -- sh -c 'chmod 600 /dev/shown/disk; echo x > /dev/shown/disk'",
+        );
+        assert!(said.contains("not permitted"), "{said}");
+        refused("boxctl exec -u daemon web -- head -c 6 /dev/shown/disk");
+        let full = refused("boxctl exec -u daemon web -- sh -c 'echo x > /dev/acme0'");
+        assert!(full.contains("No space left"), "{full}");
+    };
+    holds();
+    must("systemctl daemon-reload");
+    holds();
+    assert_eq!(inside("web", "stat -c '%u %g %t:%T' /dev/acme0"), "0 0 1:7");
+    assert_eq!(
+        inside("web", "sh -c 'echo $ACME; cat /opt/acme/library; id -G'"),
+        "yes\nof a vendor0 44"
+    );
+    refused("boxctl exec web -- touch /opt/acme/x");
+    stop("web");
+    assert_eq!(must(&format!("head -c 6 {disk}")), "canary");
+    must(&format!("losetup -d {disk}"));
+
+    for (device, reason) in [
+        ("path = '/dev/missing'", "there is no device /dev/missing"),
+        ("path = '/srv/disk'", "/srv/disk is no device"),
+        ("path = '/srv/acme'", "there is no device in /srv/acme"),
+        ("path = '/dev/kmsg'", "is the log of the host's kernel"),
+        ("cdi = 'acme.com/gpu=1'", "wants /bin/touch to be run"),
+        (
+            "cdi = 'acme.com/gpu=2'",
+            "there are acme.com/gpu=0, acme.com/gpu=1",
+        ),
+    ] {
+        define_script("web", "true", &format!("[[device]]\n{device}"));
+        let said = refused("boxctl plan web");
+        assert!(said.contains(reason), "{said}");
+    }
+}
+
+/// A secret is in the box, for its user, in memory; and nowhere else: not in what boxd prints, keeps or logs.
+#[test]
+fn credentials_are_files_of_the_boxs_user_and_nothing_else() {
+    must(
+        "umask 077; printf plain-s3cret > /srv/token
+        printf sealed-s3cret | systemd-creds encrypt --with-key=host --name=tls-key - /srv/tls-key",
+    );
+    define_script(
+        "web",
+        "cat $CREDENTIALS_DIRECTORY/token | wc -c; exec sleep infinity",
+        "user = 'daemon'
+[credentials]
+token = { file = '/srv/token' }
+tls-key = { encrypted = '/srv/tls-key' }",
+    );
+    start("web");
+    crate::guest::wait_for_line("web", "12");
+    let see = "sh -c 'cd $CREDENTIALS_DIRECTORY && cat token tls-key && stat -c \"%a %U\" . token tls-key'";
+    assert_eq!(
+        inside("web", see),
+        "plain-s3cretsealed-s3cret500 daemon\n400 daemon\n400 daemon"
+    );
+    // Not for another user, and not to be changed by anybody.
+    refused("boxctl exec -u nobody web -- cat /run/host/credentials/token");
+    refused("boxctl exec -u root web -- sh -c 'echo x > /run/host/credentials/new'");
+    refused("boxctl exec -u root web -- rm -f /run/host/credentials/token");
+    let kind = inside("web", "stat -f -c %T /run/host/credentials");
+    assert_eq!(kind, "ramfs");
+    for place in [
+        "boxctl plan web",
+        "boxctl plan --json web",
+        "boxctl status --json web",
+        "journalctl --no-pager -o export",
+        "systemctl show box@web box-web.scope",
+        &format!(
+            "tr '\\0' '\\n' < /proc/{}/environ",
+            crate::guest::pid("web")
+        ),
+        "grep -r . /run/boxd /var/lib/boxd /run/systemd/transient",
+        "cat /proc/self/mountinfo; cat $(systemctl show --value -p MainPID box@web | sed 's,.*,/proc/&/environ,')",
+    ] {
+        let ran = sh(place);
+        assert!(
+            !ran.out.contains("s3cret") && !ran.err.contains("s3cret"),
+            "{place} tells it: {} {}",
+            ran.out,
+            ran.err
+        );
+    }
+    stop("web");
+
+    // What is not of this name, or too much, keeps the box from starting, with a sentence.
+    define_script(
+        "web",
+        "exec sleep infinity",
+        "[credentials]\nother = { encrypted = '/srv/tls-key' }",
+    );
+    let said = start_refused("web");
+    assert!(
+        said.contains("cannot decrypt the credential other"),
+        "{said}"
+    );
+    must("head -c 1048577 /dev/zero > /srv/token; chmod 644 /srv/token");
+    define_script(
+        "web",
+        "exec sleep infinity",
+        "[credentials]\ntoken = { file = '/srv/token' }",
+    );
+    let said = start_refused("web");
+    assert!(said.contains("more than 1048576 bytes"), "{said}");
+    assert!(said.contains("others than root can read it"), "{said}");
 }

@@ -126,9 +126,10 @@ fn a_box_boots_a_debian_of_its_own() {
     );
     define(
         "debian",
-        "command = ['/sbin/init']\nprofile = 'system'\n[root]\ndirectory = '/srv/debian'\n[stop]\ntimeout = '10min'",
+        "command = ['/sbin/init']\nprofile = 'system'\n[root]\ndirectory = '/srv/debian'\n[stop]\ntimeout = '10min'\n\
+         [credentials]\ngreeting = { file = '/srv/greeting' }",
     );
-    must("systemctl daemon-reload");
+    must("umask 077; printf hello > /srv/greeting; systemctl daemon-reload");
     let comes_up = |after: i64| {
         let mut first = 0;
         wait_for("another life of the box", || {
@@ -165,6 +166,10 @@ fn a_box_boots_a_debian_of_its_own() {
     );
     assert_ne!(id, must("cat /etc/machine-id"));
     assert_eq!(inside("debian", "systemd-detect-virt"), "container-other");
+    assert_eq!(
+        inside("debian", "systemd-creds --system cat greeting --newline=no"),
+        "hello"
+    );
     // Its services have groups of their own in the part of the tree that is its root's, and limits hold there.
     inside(
         "debian",
