@@ -31,11 +31,9 @@ keyring = true"
         ),
     );
     start("web");
-    assert_eq!(
-        crate::guest::printed("web").join(" "),
-        format!("64 128 {kibibytes}"),
-        "limits of the first process"
-    );
+    wait_for("limits of the first process", || {
+        printed("web").join(" ") == format!("64 128 {kibibytes}")
+    });
     assert_eq!(
         inside("web", "sh -c 'ulimit -Sn; ulimit -Hl'"),
         format!("64\n{kibibytes}")
@@ -203,7 +201,7 @@ token = { file = '/srv/token' }
 tls-key = { encrypted = '/srv/tls-key' }",
     );
     start("web");
-    crate::guest::wait_for_line("web", "12");
+    wait_for_line("web", "12");
     let see = "sh -c 'cd $CREDENTIALS_DIRECTORY && cat token tls-key && stat -c \"%a %U\" . token tls-key'";
     assert_eq!(
         inside("web", see),
@@ -221,10 +219,7 @@ tls-key = { encrypted = '/srv/tls-key' }",
         "boxctl status --json web",
         "journalctl --no-pager -o export",
         "systemctl show box@web box-web.scope",
-        &format!(
-            "tr '\\0' '\\n' < /proc/{}/environ",
-            crate::guest::pid("web")
-        ),
+        &format!("tr '\\0' '\\n' < /proc/{}/environ", pid("web")),
         "grep -r . /run/boxd /var/lib/boxd /run/systemd/transient",
         "cat /proc/self/mountinfo; cat $(systemctl show --value -p MainPID box@web | sed 's,.*,/proc/&/environ,')",
     ] {
