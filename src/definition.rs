@@ -17,6 +17,7 @@ use crate::syscall::{Architecture, Syscall};
 
 pub use diagnostics::{Diagnostics, SourceText, Style};
 pub use layers::{BadName, Layers, Listed, LoadError, list, load, load_file, texts};
+pub use output::Output;
 pub use reader::{parse, understand};
 pub use schema::{Key, keys, schema};
 pub use values::parse_user;
@@ -25,6 +26,7 @@ mod devices;
 mod diagnostics;
 mod layers;
 mod mounts;
+mod output;
 mod quantity;
 mod reader;
 mod schema;
@@ -78,6 +80,8 @@ pub struct Definition {
     pub ready: Ready,
     /// How the box is stopped.
     pub stop: Stop,
+    /// What becomes of the lines it writes.
+    pub output: Output,
     /// Whether systemd starts it again.
     pub restart: Restart,
     /// Limits and weights.

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::IdRange;
 use crate::name::Name;
-use crate::plan::ReadyWhen;
+use crate::plan::{Output, ReadyWhen};
 
 /// Version of [`Document`], and of what the supervisor keeps, that this program writes and understands. A change that an older or newer
 /// program would misread gets another number; a document of another number is refused with a sentence. A new
@@ -100,6 +100,9 @@ pub struct Document {
     /// When it must be ready at the latest: `CLOCK_MONOTONIC` in microseconds.
     #[serde(default)]
     pub ready_by: u64,
+    /// What becomes of the lines it writes.
+    #[serde(default)]
+    pub output: Output,
     /// Signal that asks the box to stop.
     pub stop_signal: i32,
     /// Time from the signal to the kill of all.
@@ -279,6 +282,7 @@ mod tests {
             root: "host".into(),
             ready: ReadyWhen::Started,
             ready_by: 1_000_000,
+            output: Output::default(),
             stop_signal: 15,
             stop_timeout: Duration::from_millis(10_500),
             idle: None,

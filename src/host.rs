@@ -489,6 +489,7 @@ pub(crate) fn example() -> Definition {
         idle_stop: None,
         ready: crate::definition::Ready::default(),
         stop: crate::definition::Stop::default(),
+        output: crate::definition::Output::default(),
         restart: crate::definition::Restart::default(),
         resources: crate::definition::Resources::default(),
         security: crate::definition::Security::default(),

@@ -76,6 +76,9 @@ pub struct Plan {
     pub ready: Ready,
     /// How it is stopped.
     pub stop: Stop,
+    /// What becomes of the lines it writes.
+    #[serde(default)]
+    pub output: Output,
     /// Whether systemd starts it again; carried out by systemd through the generator's drop-in.
     pub restart: Restart,
     /// Things the operator should know: what differs on this host from what was asked for.
@@ -533,6 +536,44 @@ pub struct Ready {
     pub when: ReadyWhen,
     /// How long that may take.
     pub timeout: Duration,
+}
+
+/// What becomes of the lines a box writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Priority of lines on standard output that name none; syslog(3).
+    pub stdout_priority: u8,
+    /// The same for standard error.
+    pub stderr_priority: u8,
+    /// Whether a line names its priority by beginning with `<n>`; sd-daemon(3).
+    pub priority_prefix: bool,
+    /// Most bytes of a line that stay in one entry.
+    pub line_max: u64,
+    /// How much of it is passed on; none for all.
+    pub rate: Option<Rate>,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Output {
+            stdout_priority: libc::LOG_INFO as u8,
+            stderr_priority: libc::LOG_INFO as u8,
+            priority_prefix: true,
+            line_max: 256 * 1024,
+            rate: None,
+        }
+    }
+}
+
+/// How much output is passed on in a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rate {
+    /// The time.
+    pub interval: Duration,
+    /// Most lines in it.
+    pub lines: Option<u64>,
+    /// Most bytes in it: the line that reaches them is passed on whole.
+    pub bytes: Option<u64>,
 }
 
 /// How the box is stopped.

@@ -300,6 +300,7 @@ pub fn document(
         },
         ready: plan.ready.when,
         ready_by: u64::try_from((monotonic() + plan.ready.timeout).as_micros()).unwrap_or(u64::MAX),
+        output: plan.output,
         stop_signal: plan.stop.signal,
         stop_timeout: plan.stop.timeout,
         idle,

@@ -227,6 +227,7 @@ mod tests {
             root: String::new(),
             ready: ReadyWhen::Started,
             ready_by: 0,
+            output: crate::plan::Output::default(),
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
             idle: None,

@@ -54,7 +54,7 @@ const MAY_USE: &[(&str, &str)] = &[
         "cgroup handover identity journal plan sys systemd::notify",
     ),
     ("sandbox", "identity launch::protocol plan sys"),
-    ("journal", "handover sys"),
+    ("journal", "handover plan::Output plan::Rate sys"),
     // The only speaker of D-Bus knows units and limits, and nothing of mounts.
     (
         "systemd",
@@ -62,7 +62,10 @@ const MAY_USE: &[(&str, &str)] = &[
     ),
     ("systemd::notify", "sys"),
     ("cgroup", "plan::Limit sys"),
-    ("handover", "identity plan::IdRange plan::ReadyWhen sys"),
+    (
+        "handover",
+        "identity plan::IdRange plan::Output plan::ReadyWhen sys",
+    ),
     ("generator", "definition host::real_path plan::exposure"),
     ("plan", "definition host identity"),
     ("host", "definition identity sys"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::devices::{credentials, devices};
 use super::diagnostics::{Diagnostics, Problem, SourceText};
 use super::mounts::{mounts, root};
+use super::output::output;
 use super::quantity;
 use super::section::{Problems, Section, path};
 use super::security::security;
@@ -106,6 +107,7 @@ fn read(name: &Name, sources: Vec<PathBuf>, mut whole: Section<'_>) -> Definitio
         sockets,
         ready: ready(whole.section("ready", "[ready]")),
         stop: stop(whole.section("stop", "[stop]")),
+        output: output(whole.section("output", "[output]")),
         restart: restart(whole.section("restart", "[restart]")),
         resources: resources(whole.section("resources", "[resources]")),
         security,

@@ -206,6 +206,8 @@ struct Format {
     ready: Option<Ready>,
     /// How the box is stopped.
     stop: Option<Stop>,
+    /// What becomes of the lines the box writes.
+    output: Option<Output>,
     /// Whether systemd starts the box again when it has ended; see systemd.service(5).
     restart: Option<Restart>,
     /// Limits and weights; see systemd.resource-control(5).
@@ -408,6 +410,39 @@ struct Stop {
     /// How long the box may take before all its processes are killed. Default: `10s`, `90s` with
     /// `profile = "system"`.
     timeout: Option<Time>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+struct Output {
+    /// Priority in the journal of lines on standard output that name none; see syslog(3). Default: `info`.
+    stdout_priority: Option<Priority>,
+    /// The same for standard error. Default: `info`.
+    stderr_priority: Option<Priority>,
+    /// Whether a line names its priority by beginning with `<0>` to `<7>`; see sd-daemon(3). Default: `true`.
+    priority_prefix: Option<bool>,
+    /// Most bytes of a line that stay in one entry of the journal, 1K to 1M. Default: `256K`.
+    line_max: Option<Size>,
+    /// The time in which the limits below are counted. Default: `30s`.
+    rate_interval: Option<Time>,
+    /// Most lines in that time; more are dropped and counted in the journal. Default: no limit.
+    #[schemars(range(min = 1))]
+    rate_lines: Option<u32>,
+    /// Most bytes in that time; more are dropped and counted in the journal. Default: no limit.
+    rate_bytes: Option<Size>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum Priority {
+    Emerg,
+    Alert,
+    Crit,
+    Err,
+    Warning,
+    Notice,
+    Info,
+    Debug,
 }
 
 #[derive(JsonSchema)]

@@ -1,19 +1,15 @@
 //! Bytes into lines, as the journal wants them.
 //!
-//! A line ends with a newline, which is not part of it. A line longer than [`LINE_MAX`] is cut into pieces,
-//! each but the last marked, and never within a character of UTF-8; journald's own `LineMax=` has the same
-//! default. A last line without a newline is kept and marked. Empty lines are lines. Any byte may be in a
+//! A line ends with a newline, which is not part of it. A line longer than the most that is kept together is cut
+//! into pieces, each but the last marked, and never within a character of UTF-8. A last line without a newline is kept and marked. Empty lines are lines. Any byte may be in a
 //! line, NUL too.
 //!
 //! A line may begin with its priority, `<0>` to `<7>`, as sd-daemon(3) has it.
 
-/// Most bytes of a line that stay in one piece, 48 KiB.
-pub const LINE_MAX: usize = 48 * 1024;
-
 /// Why a line ends where it does, if not at its newline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// It is longer than [`LINE_MAX`]; the next piece continues it.
+    /// It is longer than the most that is kept together; the next piece continues it.
     LineMax,
     /// The stream ended.
     Eof,
@@ -40,9 +36,10 @@ pub struct Line<'a> {
     pub cut: Option<Cut>,
 }
 
-/// The line at the begin of `window`, or none if more bytes are needed to tell. `at_end` says that none come.
-pub fn first(window: &[u8], at_end: bool) -> Option<Line<'_>> {
-    let reach = &window[..window.len().min(LINE_MAX + 1)];
+/// The line at the begin of `window`, or none if more bytes are needed to tell; at most `line_max` bytes of it, and
+/// those are at least four. `at_end` says that no bytes come.
+pub fn first(window: &[u8], line_max: usize, at_end: bool) -> Option<Line<'_>> {
+    let reach = &window[..window.len().min(line_max + 1)];
     if let Some(newline) = reach.iter().position(|byte| *byte == b'\n') {
         return Some(Line {
             text: &window[..newline],
@@ -50,8 +47,8 @@ pub fn first(window: &[u8], at_end: bool) -> Option<Line<'_>> {
             cut: None,
         });
     }
-    let (length, cut) = if window.len() > LINE_MAX {
-        (before_character(window, LINE_MAX), Cut::LineMax)
+    let (length, cut) = if window.len() > line_max {
+        (before_character(window, line_max), Cut::LineMax)
     } else if at_end && !window.is_empty() {
         (window.len(), Cut::Eof)
     } else {
@@ -86,13 +83,15 @@ mod tests {
 
     use super::*;
 
+    const LINE_MAX: usize = 48 * 1024;
+
     /// All lines of a stream that comes in these chunks, as the relay takes them.
     fn all(chunks: &[&[u8]]) -> Vec<(Vec<u8>, Option<Cut>)> {
         let mut lines = Vec::new();
         let mut window = Vec::new();
         let mut take = |window: &mut Vec<u8>, at_end| {
             let mut used = 0;
-            while let Some(line) = first(&window[used..], at_end) {
+            while let Some(line) = first(&window[used..], LINE_MAX, at_end) {
                 used += line.length;
                 lines.push((line.text.to_vec(), line.cut));
             }

@@ -20,11 +20,13 @@
 //! holds its socket; what it took from the queue and did not write yet is its own affair.
 //!
 //! While journald is slow, full or away, nothing more is read: output waits in the pipe, and a payload that
-//! fills it waits too. The relay holds [`WINDOW`] bytes of a stream and the entries of as many, in memory that
-//! is given back.
+//! fills it waits too. The relay holds a line of the greatest length and [`ROOM`] bytes of a stream, and the entries
+//! of as many, in memory that is given back.
 //!
-//! Each line is one entry: `PRIORITY=` from the line's `<n>`, else 6 (info) for both streams, as
-//! `SyslogLevel=` of systemd.exec(5) has it, since much that goes to standard error is no error;
+//! What is more than the definition allows in a time is read, counted and dropped, by whole lines: see [`Gate`](super::gate::Gate).
+//!
+//! Each line is one entry: `PRIORITY=` from the line's `<n>`, else what the definition says, else 6 (info) for both
+//! streams, as `SyslogLevel=` of systemd.exec(5) has it, since much that goes to standard error is no error;
 //! `SYSLOG_IDENTIFIER=` and `BOX_NAME=` the box's name; `BOX_STREAM=stdout` or `stderr`; `BOX_LINE_BREAK=`
 //! where a line was cut, see [`Cut`]; `OBJECT_SYSTEMD_UNIT=` the unit, by which `journalctl -u` finds what came
 //! from a process that was gone when journald asked for its cgroup. `MESSAGE=` comes last and holds no newline, so an
@@ -39,8 +41,10 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::FallocateFlags;
 use rustix::pipe::SpliceFlags;
 
+use super::gate::Gate;
 use super::lines::{self, Cut, Line};
 use super::native::{Delivery, Socket};
+use crate::plan::Output;
 
 /// How far a stream was relayed: the record between inlet and outlet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,13 +53,24 @@ pub struct Sent {
     pub taken: u64,
     /// Where the entries in the outlet end.
     pub end: u64,
-    /// The last entry was cut in the midst of a line that has this priority.
+    /// The last entry was cut in the midst of a line that has this priority; or, with [`DROPPED`], that line is
+    /// dropped.
     pub within_line: Option<u8>,
+    /// Lines that were dropped for being too many.
+    pub dropped_lines: u64,
+    /// Their bytes.
+    pub dropped_bytes: u64,
 }
 
-/// Most bytes of a stream that wait in the inlet. It holds more than one line of the greatest length, so a line
-/// can always be told.
-pub const WINDOW: usize = 64 * 1024;
+/// The priority of a line whose rest is dropped.
+const DROPPED: u8 = 8;
+
+/// Bytes of a stream that may wait in the inlet besides a line of the greatest length, so that a line can always be
+/// told.
+pub const ROOM: usize = 16 * 1024;
+
+/// Bytes that are searched for a newline at once.
+const SEARCH: usize = 4 * 1024;
 
 /// Encoding stops after so many bytes of entries, until they are sent.
 const BATCH: usize = 128 * 1024;
@@ -63,11 +78,30 @@ const BATCH: usize = 128 * 1024;
 /// Memory behind the relay is given back when it comes to so many bytes.
 const BEHIND: u64 = 64 * 1024;
 
-/// Priority of a line that names none: info.
-const PRIORITY: u8 = 6;
-
 /// Reads from the pipe in one [`Stream::pump`]; then others get their turn.
 const ROUNDS: usize = 8;
+
+/// What is said of a stream that is the same for all its lines.
+#[derive(Debug, Clone, Copy)]
+pub struct Style {
+    /// Priority of a line that names none; syslog(3).
+    pub priority: u8,
+    /// Whether a line may name one.
+    pub prefixes: bool,
+    /// Most bytes of a line that stay in one entry.
+    pub line_max: usize,
+}
+
+impl Style {
+    /// What a definition says of standard output, and of standard error.
+    pub fn of(output: &Output) -> [Style; 2] {
+        [output.stdout_priority, output.stderr_priority].map(|priority| Style {
+            priority,
+            prefixes: output.priority_prefix,
+            line_max: usize::try_from(output.line_max).unwrap_or(usize::MAX),
+        })
+    }
+}
 
 /// One of the payload's streams.
 #[derive(Debug)]
@@ -75,10 +109,13 @@ pub struct Stream {
     pipe: OwnedFd,
     inlet: File,
     outlet: File,
+    style: Style,
     /// Fields that are the same in all entries.
     header: Vec<u8>,
     /// Size of the inlet.
     head: u64,
+    /// Up to here it is known to hold no newline.
+    searched: u64,
     sent: Sent,
     /// Offset of the outlet.
     offset: u64,
@@ -143,6 +180,7 @@ impl Stream {
     pub fn adopt(
         box_name: &str,
         stream_name: &str,
+        style: Style,
         descriptors: Descriptors,
         sent: Sent,
     ) -> Result<Stream, Error> {
@@ -184,8 +222,10 @@ impl Stream {
             pipe: descriptors.pipe,
             inlet,
             outlet,
+            style,
             header,
             head,
+            searched: 0,
             sent,
             offset,
             entries: VecDeque::new(),
@@ -216,6 +256,7 @@ impl Stream {
         &mut self,
         socket: &mut Socket,
         buffers: &mut Buffers,
+        gate: &mut Gate,
         record: &mut dyn FnMut(Sent) -> io::Result<()>,
     ) -> Result<Pumped, Error> {
         for _ in 0..ROUNDS {
@@ -230,7 +271,7 @@ impl Stream {
                     }
                 }
                 self.give_back_memory();
-                if !self.encode(buffers, record)? {
+                if !self.encode(buffers, gate, record)? {
                     break;
                 }
             }
@@ -262,7 +303,9 @@ impl Stream {
     }
 
     fn read(&mut self) -> Result<Read, Error> {
-        let room = WINDOW.saturating_sub((self.head - self.sent.taken) as usize);
+        let room = self
+            .window()
+            .saturating_sub((self.head - self.sent.taken) as usize);
         let mut end = self.head;
         match rustix::pipe::splice(
             &self.pipe,
@@ -282,14 +325,46 @@ impl Stream {
         }
     }
 
+    /// Most bytes of the stream that wait in the inlet.
+    fn window(&self) -> usize {
+        self.style.line_max.saturating_add(ROOM)
+    }
+
+    /// Whether a line can be told from what is in the inlet. Only what is new is looked at, so that a long line which
+    /// comes in small parts costs no more than others.
+    fn has_line(&mut self) -> Result<bool, Error> {
+        let held = self.head - self.sent.taken;
+        if held > self.style.line_max as u64 || (self.ended && held > 0) {
+            return Ok(true);
+        }
+        let mut at = self.searched.max(self.sent.taken);
+        let mut part = [0; SEARCH];
+        while at < self.head {
+            let part = &mut part[..SEARCH.min((self.head - at) as usize)];
+            self.inlet
+                .read_exact_at(part, at)
+                .map_err(failed("read back a part"))?;
+            if part.contains(&b'\n') {
+                return Ok(true);
+            }
+            at += part.len() as u64;
+            self.searched = at;
+        }
+        Ok(false)
+    }
+
     /// Turns lines of the inlet into entries of the outlet. False: there is no line to be told.
     fn encode(
         &mut self,
         buffers: &mut Buffers,
+        gate: &mut Gate,
         record: &mut dyn FnMut(Sent) -> io::Result<()>,
     ) -> Result<bool, Error> {
+        if !self.has_line()? {
+            return Ok(false);
+        }
         let Buffers { window, batch } = buffers;
-        window.resize(WINDOW.min((self.head - self.sent.taken) as usize), 0);
+        window.resize(self.window().min((self.head - self.sent.taken) as usize), 0);
         self.inlet
             .read_exact_at(window, self.sent.taken)
             .map_err(failed("read back a part"))?;
@@ -300,19 +375,24 @@ impl Stream {
         let mut sent = self.sent;
         let mut used = 0;
         while batch.len() < BATCH
-            && let Some(line) = lines::first(&window[used..], self.ended)
+            && let Some(line) = lines::first(&window[used..], self.style.line_max, self.ended)
         {
+            used += line.length;
+            if !passes(&line, &mut sent, gate) {
+                continue;
+            }
             let begin = batch.len();
             sent.within_line = self.entry(batch, line, sent.within_line);
             lengths.push_back(batch.len() - begin);
-            used += line.length;
         }
-        if lengths.is_empty() {
+        if used == 0 {
             return Ok(false);
         }
-        self.outlet
-            .write_all_at(batch, sent.end)
-            .map_err(failed("write entries"))?;
+        if !batch.is_empty() {
+            self.outlet
+                .write_all_at(batch, sent.end)
+                .map_err(failed("write entries"))?;
+        }
         sent.taken += used as u64;
         sent.end += batch.len() as u64;
         record(sent).map_err(failed("record the progress"))?;
@@ -325,7 +405,9 @@ impl Stream {
     fn entry(&self, batch: &mut Vec<u8>, line: Line<'_>, within: Option<u8>) -> Option<u8> {
         let (priority, text) = match within {
             Some(priority) => (priority, line.text),
-            None => lines::priority(line.text).unwrap_or((PRIORITY, line.text)),
+            None => lines::priority(line.text)
+                .filter(|_| self.style.prefixes)
+                .unwrap_or((self.style.priority, line.text)),
         };
         batch.extend_from_slice(b"PRIORITY=");
         batch.extend_from_slice(&[b'0' + priority, b'\n']);
@@ -369,6 +451,27 @@ impl Stream {
     }
 }
 
+/// Whether a line, or a piece of one, is sent; counted if not.
+fn passes(line: &Line<'_>, sent: &mut Sent, gate: &mut Gate) -> bool {
+    let passes = match sent.within_line {
+        Some(DROPPED) => false,
+        Some(_) => {
+            gate.pass(line.length);
+            true
+        }
+        None => {
+            let admitted = gate.admits(line.length);
+            sent.dropped_lines += u64::from(!admitted);
+            admitted
+        }
+    };
+    if !passes {
+        sent.dropped_bytes += line.length as u64;
+        sent.within_line = (line.cut == Some(Cut::LineMax)).then_some(DROPPED);
+    }
+    passes
+}
+
 enum Read {
     Bytes,
     Nothing,
@@ -400,288 +503,4 @@ fn message_length(entry: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{PipeWriter, Write};
-    use std::os::unix::net::UnixDatagram;
-    use std::path::PathBuf;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::handover;
-    use crate::journal::lines::LINE_MAX;
-
-    /// A stream with both its ends, and a socket in journald's place.
-    struct Bench {
-        _directory: tempfile::TempDir,
-        path: PathBuf,
-        journal: UnixDatagram,
-        payload: Option<PipeWriter>,
-        descriptors: Descriptors,
-        kept: Sent,
-    }
-
-    impl Bench {
-        fn new() -> Bench {
-            let directory = tempfile::tempdir().expect("makes a directory");
-            let path = directory.path().join("socket");
-            let journal = UnixDatagram::bind(&path).expect("binds");
-            journal.set_nonblocking(true).expect("sets");
-            let (pipe, payload) = io::pipe().expect("makes a pipe");
-            let memfd = || handover::memfd("test", c"test").expect("makes a memfd");
-            Bench {
-                _directory: directory,
-                path,
-                journal,
-                payload: Some(payload),
-                descriptors: Descriptors {
-                    pipe: pipe.into(),
-                    inlet: memfd(),
-                    outlet: memfd(),
-                },
-                kept: Sent::default(),
-            }
-        }
-
-        fn write(&mut self, bytes: &[u8]) {
-            self.payload
-                .as_mut()
-                .expect("is open")
-                .write_all(bytes)
-                .expect("writes");
-        }
-
-        /// The stream as a new supervisor finds it.
-        fn stream(&self) -> Stream {
-            let clone = |fd: &OwnedFd| fd.try_clone().expect("duplicates");
-            Stream::adopt(
-                "web",
-                "stdout",
-                Descriptors {
-                    pipe: clone(&self.descriptors.pipe),
-                    inlet: clone(&self.descriptors.inlet),
-                    outlet: clone(&self.descriptors.outlet),
-                },
-                self.kept,
-            )
-            .expect("adopts")
-        }
-
-        fn pump(&mut self, stream: &mut Stream, socket: &mut Socket) -> Pumped {
-            let kept = &mut self.kept;
-            stream
-                .pump(socket, &mut Buffers::default(), &mut |sent| {
-                    *kept = sent;
-                    Ok(())
-                })
-                .expect("pumps")
-        }
-
-        fn receive(&self) -> Option<Vec<u8>> {
-            let mut buffer = vec![0; 1 << 17];
-            let length = self.journal.recv(&mut buffer).ok()?;
-            buffer.truncate(length);
-            Some(buffer)
-        }
-
-        /// Pumps and receives until the stream waits for the payload, or has ended.
-        fn all(&mut self, stream: &mut Stream, socket: &mut Socket) -> Vec<Vec<u8>> {
-            let mut entries = Vec::new();
-            loop {
-                let pumped = self.pump(stream, socket);
-                entries.extend(std::iter::from_fn(|| self.receive()));
-                match pumped {
-                    Pumped::Empty | Pumped::Ended => return entries,
-                    Pumped::More | Pumped::Waiting(Delivery::Full) => {}
-                    other => panic!("{other:?}"),
-                }
-            }
-        }
-    }
-
-    fn message(entry: &[u8]) -> &[u8] {
-        let at = entry
-            .windows(MESSAGE.len())
-            .position(|window| window == MESSAGE)
-            .expect("has a message");
-        &entry[at + MESSAGE.len()..entry.len() - 1]
-    }
-
-    #[test]
-    fn a_line_is_an_entry_with_its_priority_and_stream() {
-        let mut bench = Bench::new();
-        bench.write(b"hello\n<3>wrong\n\nhalf");
-        let (mut stream, mut socket) = (bench.stream(), Socket::to(&bench.path));
-        let entries = bench.all(&mut stream, &mut socket);
-        let header = "SYSLOG_IDENTIFIER=web\nBOX_NAME=web\nBOX_STREAM=stdout\nOBJECT_SYSTEMD_UNIT=box@web.service\n";
-        let expected = [
-            format!("PRIORITY=6\n{header}MESSAGE=hello\n"),
-            format!("PRIORITY=3\n{header}MESSAGE=wrong\n"),
-            format!("PRIORITY=6\n{header}MESSAGE=\n"),
-        ];
-        assert_eq!(entries, expected.map(String::into_bytes));
-        assert_eq!(stream.unsent(), 4);
-        bench.payload = None;
-        let entries = bench.all(&mut stream, &mut socket);
-        let expected = format!("PRIORITY=6\n{header}BOX_LINE_BREAK=eof\nMESSAGE=half\n");
-        assert_eq!(entries, [expected.into_bytes()]);
-        assert_eq!(stream.unsent(), 0);
-    }
-
-    #[test]
-    fn the_pieces_of_a_long_line_have_its_priority_even_across_a_death() {
-        let mut bench = Bench::new();
-        let mut line = b"<2>".to_vec();
-        line.extend_from_slice(&[b'x'; LINE_MAX]);
-        bench.write(&line);
-        let entries = bench.all(&mut bench.stream(), &mut Socket::to(&bench.path));
-        assert_eq!(entries.len(), 1);
-        assert!(entries[0].starts_with(b"PRIORITY=2\n"));
-        bench.write(b"<7>y\n<5>z\n");
-        let entries = bench.all(&mut bench.stream(), &mut Socket::to(&bench.path));
-        assert!(entries[0].starts_with(b"PRIORITY=2\n"));
-        assert_eq!(message(&entries[0]), b"xxx<7>y");
-        assert!(entries[1].starts_with(b"PRIORITY=5\n"));
-    }
-
-    #[test]
-    fn while_the_journal_does_not_read_output_waits_in_the_pipe() {
-        let mut bench = Bench::new();
-        rustix::pipe::fcntl_setpipe_size(&bench.descriptors.pipe, 1 << 20).expect("sizes");
-        let line = [&[b'a'; 99][..], b"\n"].concat();
-        let stream_bytes = line.repeat(8_000);
-        bench.write(&stream_bytes);
-        let (mut stream, mut socket) = (bench.stream(), Socket::to(&bench.path));
-        assert_eq!(
-            bench.pump(&mut stream, &mut socket),
-            Pumped::Waiting(Delivery::Full)
-        );
-        assert!(stream.head <= WINDOW as u64);
-        let in_queue = std::iter::from_fn(|| bench.receive()).count();
-        let sent = in_queue * line.len();
-        assert_eq!(stream.unsent(), (stream_bytes.len() - sent) as u64);
-        let rest = bench.all(&mut stream, &mut socket);
-        assert_eq!(in_queue + rest.len(), 8_000);
-    }
-
-    #[test]
-    fn while_there_is_no_journal_nothing_is_lost() {
-        let mut bench = Bench::new();
-        bench.write(b"one\ntwo\n");
-        let (mut stream, mut socket) = (bench.stream(), Socket::to(&bench.path));
-        std::fs::remove_file(&bench.path).expect("removes");
-        assert_eq!(
-            bench.pump(&mut stream, &mut socket),
-            Pumped::Waiting(Delivery::Absent)
-        );
-        bench.journal = UnixDatagram::bind(&bench.path).expect("binds");
-        bench.journal.set_nonblocking(true).expect("sets");
-        let entries = bench.all(&mut stream, &mut socket);
-        assert_eq!(
-            entries
-                .iter()
-                .map(|entry| message(entry))
-                .collect::<Vec<_>>(),
-            [b"one", b"two"]
-        );
-    }
-
-    #[test]
-    fn memory_is_given_back_after_a_flood() {
-        let mut bench = Bench::new();
-        let (mut stream, mut socket) = (bench.stream(), Socket::to(&bench.path));
-        let line = [&[b'a'; 999][..], b"\n"].concat();
-        for _ in 0..100 {
-            bench.write(&line.repeat(50));
-            assert_eq!(bench.all(&mut stream, &mut socket).len(), 50);
-        }
-        use std::os::unix::fs::MetadataExt;
-        for file in [&stream.inlet, &stream.outlet] {
-            let blocks = file.metadata().expect("stats").blocks();
-            assert!(blocks * 512 <= 256 * 1024, "{blocks} blocks");
-        }
-    }
-
-    #[test]
-    fn a_store_that_lost_the_memfds_costs_what_was_in_them_and_no_more() {
-        let mut bench = Bench::new();
-        bench.write(b"one\ntw");
-        bench.all(&mut bench.stream(), &mut Socket::to(&bench.path));
-        bench.descriptors.inlet = handover::memfd("test", c"test").expect("makes a memfd");
-        bench.descriptors.outlet = handover::memfd("test", c"test").expect("makes a memfd");
-        bench.write(b"o\nthree\n");
-        let entries = bench.all(&mut bench.stream(), &mut Socket::to(&bench.path));
-        assert_eq!(
-            entries
-                .iter()
-                .map(|entry| message(entry))
-                .collect::<Vec<_>>(),
-            [&b"o"[..], b"three"]
-        );
-    }
-
-    /// What a supervisor that is killed leaves undone.
-    #[derive(Debug, Clone, Copy)]
-    enum Death {
-        /// Between two pumps.
-        Idle,
-        /// After entries were written, before they were recorded.
-        BeforeRecord,
-        /// After the record, before anything was sent.
-        AfterRecord,
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        #[test]
-        fn every_line_comes_once_and_in_order_whenever_the_relay_dies(
-            steps in prop::collection::vec(
-                (
-                    prop::collection::vec(0usize..200, 0..30),
-                    prop_oneof![Just(Death::Idle), Just(Death::BeforeRecord), Just(Death::AfterRecord)],
-                    0usize..20,
-                ),
-                1..12,
-            ),
-        ) {
-            let mut bench = Bench::new();
-            let mut written = Vec::new();
-            let mut received = Vec::new();
-            for (lengths, death, reads) in steps {
-                for length in lengths {
-                    let line = format!("{}:{}", written.len(), "x".repeat(length));
-                    bench.write(line.as_bytes());
-                    bench.write(b"\n");
-                    written.push(line.into_bytes());
-                }
-                let mut stream = bench.stream();
-                let mut socket = Socket::to(&bench.path);
-                let kept = &mut bench.kept;
-                // The stream of this step is dropped in the midst of its work and never asked again.
-                let _ = stream.pump(&mut socket, &mut Buffers::default(), &mut |sent| {
-                    match death {
-                        Death::Idle => {
-                            *kept = sent;
-                            Ok(())
-                        }
-                        Death::BeforeRecord => Err(io::ErrorKind::Interrupted.into()),
-                        Death::AfterRecord => {
-                            *kept = sent;
-                            Err(io::ErrorKind::Interrupted.into())
-                        }
-                    }
-                });
-                for _ in 0..reads {
-                    received.extend(bench.receive());
-                }
-            }
-            bench.payload = None;
-            let mut stream = bench.stream();
-            let mut socket = Socket::to(&bench.path);
-            received.extend(std::iter::from_fn(|| bench.receive()));
-            received.extend(bench.all(&mut stream, &mut socket));
-            let said: Vec<Vec<u8>> = received.iter().map(|entry| message(entry).to_vec()).collect();
-            prop_assert_eq!(said, written);
-        }
-    }
-}
+mod tests;

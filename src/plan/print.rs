@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{
-    Content, Credential, Label, Limit, MountFlags, MountStep, Node, NodeKind, Plan, ProcessLimit,
-    ResourceLimit, Secret, Socket, SocketKind, Sysctl, Upper, What,
+    Content, Credential, Label, Limit, MountFlags, MountStep, Node, NodeKind, Output, Plan,
+    ProcessLimit, ResourceLimit, Secret, Socket, SocketKind, Sysctl, Upper, What,
 };
 use crate::definition::{Group, Profile, ReadyWhen, User};
 
@@ -161,6 +161,7 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
             time(plan.stop.timeout)
         ),
     )?;
+    output(out, &plan.output)?;
     let mut restart = plan.restart.policy.as_str().to_owned();
     if let Some(delay) = plan.restart.delay {
         restart += &format!(", after {}", time(delay));
@@ -417,6 +418,38 @@ fn socket(out: &mut String, socket: &Socket) -> fmt::Result {
 }
 
 /// In the largest unit that leaves no rest, as systemd reads it.
+/// What differs from the usual.
+fn output(out: &mut String, output: &Output) -> fmt::Result {
+    let default = Output::default();
+    let mut priority = |stream: &str, priority: u8, usual: u8| match priority == usual {
+        true => Ok(()),
+        false => line(out, stream, format!("priority {priority}")),
+    };
+    priority("stdout", output.stdout_priority, default.stdout_priority)?;
+    priority("stderr", output.stderr_priority, default.stderr_priority)?;
+    if !output.priority_prefix {
+        line(out, "lines", "name no priority of their own")?;
+    }
+    if output.line_max != default.line_max {
+        line(
+            out,
+            "lines",
+            format!("up to {} are whole", bytes(output.line_max)),
+        )?;
+    }
+    if let Some(rate) = &output.rate {
+        let lines = rate.lines.map(|lines| format!("{lines} lines"));
+        let size = rate.bytes.map(bytes);
+        let most: Vec<String> = lines.into_iter().chain(size).collect();
+        line(
+            out,
+            "output",
+            format!("at most {} in {}", most.join(" and "), time(rate.interval)),
+        )?;
+    }
+    Ok(())
+}
+
 fn bytes(size: u64) -> String {
     [("T", 40), ("G", 30), ("M", 20), ("K", 10)]
         .into_iter()

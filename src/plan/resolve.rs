@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::machine_id::{self, MachineId};
 use super::problem::{Findings, Problem, Reason};
 use super::{
-    IdRange, Namespaces, Payload, Plan, Ready, Scope, Stop, credentials, devices, limits, mounts,
-    privileges, sockets, walls,
+    IdRange, Namespaces, Output, Payload, Plan, Rate, Ready, Scope, Stop, credentials, devices,
+    limits, mounts, privileges, sockets, walls,
 };
-use crate::definition::{Clock, Definition, Group, Profile, User, Users};
+use crate::definition::{self, Clock, Definition, Group, Profile, User, Users};
 use crate::host::Host;
 
 /// The search path for programs; those of systemd.exec(5) for system services, and of every distribution.
@@ -18,6 +18,9 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// `DefaultTimeoutStartSec=` of systemd-system.conf(5).
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// `DefaultRateLimitIntervalSec=` of journald.conf(5).
+const RATE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What is done for this box on this host, or every reason why nothing can be.
 pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem>> {
@@ -89,6 +92,7 @@ pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem
             timeout: definition.ready.timeout.unwrap_or(READY_TIMEOUT),
         },
         stop: stop(definition),
+        output: output(&definition.output),
         restart: definition.restart.clone(),
         remarks: findings.remarks,
     };
@@ -158,6 +162,22 @@ fn stop(definition: &Definition) -> Stop {
             .stop
             .timeout
             .unwrap_or(Duration::from_secs(seconds)),
+    }
+}
+
+fn output(output: &definition::Output) -> Output {
+    let default = Output::default();
+    let rate = || Rate {
+        interval: output.rate_interval.unwrap_or(RATE_INTERVAL),
+        lines: output.rate_lines,
+        bytes: output.rate_bytes,
+    };
+    Output {
+        stdout_priority: output.stdout_priority.unwrap_or(default.stdout_priority),
+        stderr_priority: output.stderr_priority.unwrap_or(default.stderr_priority),
+        priority_prefix: output.priority_prefix.unwrap_or(default.priority_prefix),
+        line_max: output.line_max.unwrap_or(default.line_max),
+        rate: (output.rate_lines.is_some() || output.rate_bytes.is_some()).then(rate),
     }
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use crate::handover::{self, Document};
-use crate::journal::relay::{self, Descriptors, Stream};
+use crate::journal::relay::{self, Descriptors, Stream, Style};
 use crate::sys;
 use crate::systemd::notify;
 
@@ -97,7 +97,8 @@ pub fn receive() -> Result<Received, Error> {
     if pidfd.is_none() && kept.exit.is_none() {
         return Err(Error::Missing(handover::FD_PROCESS));
     }
-    let mut stream = |stream_name, [pipe, inlet, outlet]: [&'static str; 3], sent| {
+    let [of_stdout, of_stderr] = Style::of(&document.output);
+    let mut stream = |stream_name, style, [pipe, inlet, outlet]: [&'static str; 3], sent| {
         let Some(pipe) = take(pipe) else {
             return Ok(None);
         };
@@ -114,12 +115,18 @@ pub fn receive() -> Result<Received, Error> {
             inlet: memfd(inlet, c"box-inlet")?,
             outlet: memfd(outlet, c"box-outlet")?,
         };
-        Stream::adopt(document.name.as_str(), stream_name, descriptors, sent)
-            .map(Some)
-            .map_err(Error::Relay)
+        Stream::adopt(
+            document.name.as_str(),
+            stream_name,
+            style,
+            descriptors,
+            sent,
+        )
+        .map(Some)
+        .map_err(Error::Relay)
     };
-    let stdout = stream("stdout", STREAMS[0], kept.stdout)?;
-    let stderr = stream("stderr", STREAMS[1], kept.stderr)?;
+    let stdout = stream("stdout", of_stdout, STREAMS[0], kept.stdout)?;
+    let stderr = stream("stderr", of_stderr, STREAMS[1], kept.stderr)?;
     Ok(Received {
         process: Process::new(pidfd, document.pid),
         document,

@@ -1,7 +1,8 @@
 //! The one loop: it waits for the kernel, tells the policy, and does what the policy says.
 
+mod output;
+
 use std::collections::VecDeque;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::time::{ClockId, clock_gettime};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::chain;
 use super::descriptors::{self, Received};
@@ -19,8 +19,9 @@ use super::kept::Kept;
 use super::message::{self, Message, Subject};
 use super::policy::{Action, Event, Failure, Farewell, Left, Phase, Rules, State};
 use super::scope::Scope;
-use crate::journal::native::{self, Delivery, Socket};
-use crate::journal::relay::{Buffers, Pumped};
+use crate::journal::gate::Gate;
+use crate::journal::native::{self, Socket};
+use crate::journal::relay::Buffers;
 use crate::sys;
 use crate::systemd::notify;
 
@@ -118,6 +119,7 @@ pub struct EventLoop {
     socket: Socket,
     buffers: Buffers,
     flows: [Flow; 2],
+    gate: Gate,
     outbox: VecDeque<Vec<u8>>,
     trouble: String,
     retry: Option<Duration>,
@@ -163,6 +165,7 @@ impl EventLoop {
                 Some(_) => Flow::Turn,
                 None => Flow::Nothing,
             }),
+            gate: Gate::new(received.document.output.rate),
             signals,
             received,
             scope,
@@ -262,6 +265,7 @@ impl EventLoop {
             self.kill_again,
             self.look_again,
             self.tell_again,
+            self.gate.until().filter(|_| self.unreported() != (0, 0)),
             self.watchdog.map(|(_, at)| at),
             self.idle.as_ref().map(Idle::next),
             self.flows.contains(&Flow::Turn).then_some(Duration::ZERO),
@@ -333,6 +337,9 @@ impl EventLoop {
         let due = |at: Option<Duration>| at.is_some_and(|at| at <= now);
         if due(self.state.deadline()) {
             self.event(Event::Deadline);
+        }
+        if due(self.gate.until()) {
+            self.report_dropped();
         }
         if due(self.retry) {
             self.try_journal_again();
@@ -505,6 +512,7 @@ impl EventLoop {
                     .flatten()
                     .map(|stream| stream.unsent())
                     .sum();
+                self.report_dropped();
                 let message = Message::dropped(&self.subject(), bytes);
                 self.say(&message);
             }
@@ -581,152 +589,6 @@ impl EventLoop {
                 let _ = self.epoll.delete(file);
             }
             self.event(Event::Empty);
-        }
-    }
-
-    /// Moves output to the journal, as far as both sides go along.
-    fn relay(&mut self) {
-        let draining = matches!(self.state.phase, Phase::Draining { .. });
-        let sent = |kept: &Kept| (kept.stdout, kept.stderr);
-        let before = sent(&self.received.kept);
-        self.send_outbox();
-        for index in 0..STREAMS.len() {
-            while self.flows[index] == Flow::Turn {
-                self.flows[index] = self.pump(index, draining);
-                if !draining {
-                    break;
-                }
-            }
-        }
-        if !self.flows.contains(&Flow::Turn) {
-            // An idle supervisor holds no buffers.
-            self.buffers = Buffers::default();
-        }
-        if sent(&self.received.kept) != before {
-            self.event(Event::OutputTaken);
-        }
-        if draining && self.flows == [Flow::Nothing; 2] && self.outbox.is_empty() {
-            self.event(Event::OutputSent);
-        }
-    }
-
-    fn pump(&mut self, index: usize, draining: bool) -> Flow {
-        let Received {
-            streams,
-            record,
-            kept,
-            ..
-        } = &mut self.received;
-        let Some(stream) = &mut streams[index] else {
-            return Flow::Nothing;
-        };
-        let mut keep = |sent| {
-            match STREAMS[index] {
-                Source::Stderr => kept.stderr = sent,
-                _ => kept.stdout = sent,
-            }
-            record.save(kept).map_err(io::Error::other)
-        };
-        let pumped = stream.pump(&mut self.socket, &mut self.buffers, &mut keep);
-        let flow = match pumped {
-            Ok(Pumped::More) => Flow::Turn,
-            Ok(Pumped::Empty) if draining => {
-                // The box is gone. Who else may hold the other end of the pipe does not count.
-                stream.close();
-                Flow::Turn
-            }
-            Ok(Pumped::Empty) => Flow::Payload,
-            Ok(Pumped::Waiting(_)) | Err(_) => Flow::Journal,
-            Ok(Pumped::Ended) => Flow::Nothing,
-        };
-        // A pipe with bytes in it, or without writers, is readable all the time: it is watched only while its
-        // payload is waited for.
-        let pipe = stream.pipe();
-        match flow {
-            Flow::Journal | Flow::Nothing => {
-                let _ = self.epoll.delete(pipe);
-            }
-            Flow::Payload => {
-                let event = EpollEvent::new(EpollFlags::EPOLLIN, STREAMS[index] as u64);
-                let _ = self.epoll.add(pipe, event);
-            }
-            Flow::Turn => {}
-        }
-        match pumped {
-            Ok(Pumped::Waiting(delivery)) => self.wait_for_journal(delivery),
-            Err(error) => {
-                self.retry = Some(now() + RETRY);
-                self.trouble(chain(&error));
-            }
-            Ok(_) => {}
-        }
-        flow
-    }
-
-    fn wait_for_journal(&mut self, delivery: Delivery) {
-        self.retry = Some(now() + RETRY);
-        if delivery == Delivery::Full
-            && let Some(connection) = self.socket.connection()
-        {
-            let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLONESHOT;
-            let mut event = EpollEvent::new(flags, Source::Journal as u64);
-            if self.epoll.modify(connection, &mut event) == Err(Errno::ENOENT) {
-                let _ = self.epoll.add(connection, event);
-            }
-        }
-    }
-
-    fn try_journal_again(&mut self) {
-        self.retry = None;
-        for flow in &mut self.flows {
-            if *flow == Flow::Journal {
-                *flow = Flow::Turn;
-            }
-        }
-        self.send_outbox();
-    }
-
-    fn say(&mut self, message: &Message) {
-        if self.outbox.len() == OUTBOX {
-            self.outbox.pop_front();
-        }
-        let entry = message.entry(self.received.document.name.as_str());
-        self.outbox.push_back(entry);
-        self.send_outbox();
-    }
-
-    fn send_outbox(&mut self) {
-        if self.retry.is_some() {
-            return;
-        }
-        while let Some(entry) = self.outbox.front() {
-            match self.socket.send(entry) {
-                Delivery::Sent => {
-                    self.outbox.pop_front();
-                }
-                waiting => return self.wait_for_journal(waiting),
-            }
-        }
-    }
-
-    /// A journal that is merely busy still gets the last entry.
-    fn last_word(&mut self) {
-        let end = now() + LAST_WORD;
-        while !self.outbox.is_empty() {
-            self.retry = None;
-            self.send_outbox();
-            let left = end.saturating_sub(now());
-            let Some(connection) = self.socket.connection().filter(|_| !left.is_zero()) else {
-                return;
-            };
-            let timeout = Timespec {
-                tv_sec: left.as_secs() as i64,
-                tv_nsec: left.subsec_nanos().into(),
-            };
-            let _ = poll(
-                &mut [PollFd::new(&connection, PollFlags::OUT)],
-                Some(&timeout),
-            );
         }
     }
 

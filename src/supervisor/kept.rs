@@ -13,7 +13,7 @@ use super::policy::{Exit, Failure, Killed};
 use crate::handover::{Error, FD_KEPT, VERSION, memfd};
 use crate::journal::relay::Sent;
 
-const WORDS: usize = 16;
+const WORDS: usize = 22;
 
 /// What changes while a box lives, and must survive its supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,6 +40,8 @@ pub struct Kept {
     pub ready_by: Option<u64>,
     /// The supervisor stops the box because its sockets are not used.
     pub idle: bool,
+    /// Lines and bytes of output that were dropped, as far as they were reported.
+    pub reported: (u64, u64),
 }
 
 /// The memfd of a [`Kept`].
@@ -133,6 +135,12 @@ fn encode(kept: &Kept) -> [u64; WORDS] {
         },
         optional(kept.ready_by),
         kept.idle.into(),
+        kept.stdout.dropped_lines,
+        kept.stdout.dropped_bytes,
+        kept.stderr.dropped_lines,
+        kept.stderr.dropped_bytes,
+        kept.reported.0,
+        kept.reported.1,
     ]
 }
 
@@ -157,6 +165,12 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
         failed,
         ready_by,
         idle,
+        out_dropped_lines,
+        out_dropped_bytes,
+        err_dropped_lines,
+        err_dropped_bytes,
+        reported_lines,
+        reported_bytes,
     ] = words;
     if version != u64::from(VERSION) {
         return Err(Error::Version {
@@ -164,16 +178,30 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
             boxd: "of another version".into(),
         });
     }
-    let sent = |taken, end, within: u64| Sent {
+    let sent = |taken, end, within: u64, dropped_lines, dropped_bytes| Sent {
         taken,
         end,
-        within_line: within.checked_sub(1).map(|priority| (priority & 7) as u8),
+        within_line: within.checked_sub(1).map(|priority| (priority & 15) as u8),
+        dropped_lines,
+        dropped_bytes,
     };
     Ok(Kept {
         ready: ready != 0,
         stopping: stopping.checked_sub(1),
-        stdout: sent(out_taken, out_end, out_within),
-        stderr: sent(err_taken, err_end, err_within),
+        stdout: sent(
+            out_taken,
+            out_end,
+            out_within,
+            out_dropped_lines,
+            out_dropped_bytes,
+        ),
+        stderr: sent(
+            err_taken,
+            err_end,
+            err_within,
+            err_dropped_lines,
+            err_dropped_bytes,
+        ),
         oom_kills,
         killed: match killed {
             0 => None,
@@ -196,6 +224,7 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
         },
         ready_by: ready_by.checked_sub(1),
         idle: idle != 0,
+        reported: (reported_lines, reported_bytes),
     })
 }
 
@@ -214,11 +243,15 @@ mod tests {
                 taken: 1,
                 end: 2,
                 within_line: Some(0),
+                dropped_lines: 10,
+                dropped_bytes: 11,
             },
             stderr: Sent {
                 taken: 3,
                 end: u64::MAX,
                 within_line: Some(7),
+                dropped_lines: 12,
+                dropped_bytes: u64::MAX,
             },
             oom_kills: 5,
             killed: Some(Killed::Unheard),
@@ -230,6 +263,7 @@ mod tests {
             failed: Some(Failure::Watchdog),
             ready_by: Some(0),
             idle: true,
+            reported: (8, 9),
         };
         record.save(&kept).expect("saves");
         assert_eq!(record.load().expect("loads"), kept);

@@ -228,6 +228,7 @@ pub fn host_box(line: &str) -> Plan {
             signal: libc::SIGTERM,
             timeout: Duration::from_secs(10),
         },
+        output: boxd::plan::Output::default(),
         restart: Restart::default(),
         remarks: Vec::new(),
     }

@@ -105,6 +105,7 @@ impl Running {
             root: "host".to_owned(),
             ready: boxd::plan::ReadyWhen::Started,
             ready_by: 0,
+            output: plan.output,
             stop_signal: plan.stop.signal,
             stop_timeout: plan.stop.timeout,
             idle: None,

@@ -147,6 +147,7 @@ fn begin(
         root: "host".into(),
         ready: boxd::plan::ReadyWhen::Started,
         ready_by: 0,
+        output: boxd::plan::Output::default(),
         stop_signal: libc::SIGTERM,
         stop_timeout: Duration::from_millis(stop_timeout),
         idle: None,

@@ -105,12 +105,13 @@ fn output_carries_the_box_and_the_stream() {
     assert_eq!(stream("to err"), Some("stderr".into()));
 }
 
-/// A long line, bytes that are no text, and a flood are data too.
+/// A long line, one that no datagram can hold, and bytes that are no text are data too.
 #[test]
 fn awkward_output_arrives_whole() {
     define_script(
         "talk",
-        r#"head -c 20000 /dev/zero | tr '\0' x; echo; printf 'a\001b\377c\n'; echo end"#,
+        r#"head -c 20000 /dev/zero | tr '\0' x; echo; head -c 250000 /dev/zero | tr '\0' y; echo; \
+           printf 'a\001b\377c\n'; echo end"#,
         "",
     );
     start("talk");
@@ -119,10 +120,67 @@ fn awkward_output_arrives_whole() {
         "journalctl --sync; journalctl --no-pager -a -o cat -u box@talk BOX_STREAM=stdout | tr -dc x | wc -c",
     );
     assert_eq!(length, "20000");
+    let longest = must(
+        "journalctl --no-pager -a -o cat -u box@talk BOX_STREAM=stdout | LC_ALL=C awk '{ if (length > n) n = length } END { print n }'",
+    );
+    assert_eq!(longest, "250000");
     let bytes = must(
         "journalctl --no-pager -o export -u box@talk BOX_STREAM=stdout | LC_ALL=C grep -a -c \"$(printf 'a\\001b\\377c')\"",
     );
     assert_eq!(bytes, "1");
+}
+
+/// What is too much is dropped by whole lines, and every one of them is counted in the journal; a box that never
+/// stops writing neither grows its supervisor nor holds up its stop.
+#[test]
+fn output_is_limited_and_what_is_dropped_is_counted() {
+    define_script(
+        "counted",
+        "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; echo '<3>err' >&2; echo warned >&2",
+        "[output]\nrate-lines = 200\nrate-interval = '5s'\nstderr-priority = 'warning'",
+    );
+    start("counted");
+    wait_for_state(&unit("counted"), "inactive");
+    let dropped: usize = journal("counted")
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("box counted: ")?
+                .split_once(" lines of its output")
+        })
+        .map(|(number, _)| number.parse::<usize>().expect("a number"))
+        .sum();
+    let printed = printed("counted").len();
+    assert!(printed >= 200 && dropped > 0, "{printed} and {dropped}");
+    assert_eq!(printed + dropped, 3002);
+
+    define_script("endless", "exec yes a line of some length", "");
+    define_script(
+        "muted",
+        "trap 'exit 0' TERM; while :; do yes 12345678 | head -c 1000000; done",
+        "[output]\nrate-bytes = '10K'\nrate-interval = '1h'",
+    );
+    start("endless");
+    start("muted");
+    wait_for_line("endless", "a line of some length");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    for name in ["endless", "muted"] {
+        let supervisor = property(&unit(name), "MainPID");
+        let kib: u64 = must(&format!(
+            "sed -n 's/^RssAnon:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/{supervisor}/status"
+        ))
+        .parse()
+        .expect("a number");
+        assert!(kib < 4096, "{name}: {kib} KiB");
+        must(&format!("timeout 80 systemctl stop box@{name}"));
+        assert_eq!(property(&unit(name), "Result"), "success");
+    }
+    let said = journal("muted");
+    assert!(
+        said.contains("are dropped: [output] of its definition allows 10K in 3600s"),
+        "{}",
+        said.lines().next_back().unwrap_or_default()
+    );
+    assert!(said.len() < 100_000, "{}", said.len());
 }
 
 /// `Restart=`, `OnFailure=` and people all go by the exit status: it is the payload's.
