@@ -1,6 +1,6 @@
 //! How boxes ended, as the journal has it: systemd forgets a unit that is at rest, and calls most ends `exit-code`.
 //!
-//! The supervisor's last entry of a box holds it in fields of its own, below the MESSAGE_ID [`ENDED`]. Only root's
+//! The supervisor's last entry of a box holds it in fields of its own, below the MESSAGE_ID [`ENDED`](fields::ENDED). Only root's
 //! entries are believed: anybody may write to the journal.
 
 use std::process::{Command, Stdio};
