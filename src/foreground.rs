@@ -49,6 +49,16 @@ pub enum Error {
         /// Its unit.
         unit: String,
     },
+    /// The box needs somebody to open its sockets.
+    #[error(
+        "box {name} has sockets, which systemd opens for its service: start it there with systemctl start {unit}, or run a definition without [[socket]]"
+    )]
+    Sockets {
+        /// The box.
+        name: Name,
+        /// The unit of its sockets.
+        unit: String,
+    },
     /// What an earlier life left does not go.
     #[error(transparent)]
     Clean(#[from] clean::Error),
@@ -105,6 +115,12 @@ impl Error {
 pub fn run(definition: &Definition, notice: &dyn Fn(&str)) -> Result<u8, Error> {
     let name = &definition.name;
     let plan = run::decide(definition)?.by_hand();
+    if let Some(socket) = plan.sockets.first() {
+        return Err(Error::Sockets {
+            name: name.clone(),
+            unit: socket.unit.clone(),
+        });
+    }
     plan.remarks.iter().for_each(|remark| notice(remark));
     let place = if systemd::is_running() {
         Place::Scope

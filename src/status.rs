@@ -47,6 +47,9 @@ pub struct Status {
     pub definition: Definition,
     /// Its unit, where systemd has it loaded.
     pub unit: Option<Unit>,
+    /// What starts it at a connection, where systemd has it loaded.
+    #[serde(default)]
+    pub sockets: Vec<Socket>,
     /// What runs, while something does.
     pub payload: Option<Payload>,
     /// What it uses, while it runs.
@@ -59,6 +62,22 @@ pub struct Status {
     /// only for boxes that failed or wait for their restart.
     #[serde(default)]
     pub last_end: Option<End>,
+}
+
+/// A socket unit of a box, in the words of org.freedesktop.systemd1(5).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Socket {
+    /// `box@NAME.socket`, or `box@NAME:SOCKET.socket`.
+    pub unit: String,
+    /// Where it listens, or would.
+    pub listen: Vec<String>,
+    /// Whether it does: a connection is taken, by the box or for it.
+    pub is_open: bool,
+    /// `SubState`: `listening`, `running` while the box is at work, `dead`, `failed` …
+    pub sub_state: String,
+    /// `Result`: why it failed, `success` else.
+    pub result: String,
 }
 
 /// How a box ended.

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::table::{self, Cell, Side};
 use super::terminal::{Look, Paint, cut, harmless};
 use super::text;
-use crate::status::{DefinitionState, End, Report, Runner, State, Status};
+use crate::status::{DefinitionState, End, Report, Runner, Socket, State, Status};
 
 /// When it is, and where the reader is.
 #[derive(Debug, Clone)]
@@ -184,6 +184,9 @@ pub fn page(status: &Status, output: &[String], clock: &Clock, look: Look) -> St
             page.entry("Restarts", &unit.restarts.to_string());
         }
     }
+    for socket in &status.sockets {
+        page.entry("Socket", &open(socket, look));
+    }
     if let Some(payload) = &status.payload {
         let command = match &payload.command {
             Some(command) => format!(" ({})", harmless(command)),
@@ -302,6 +305,19 @@ fn loaded(status: &Status, look: Look) -> String {
         }
         DefinitionState::Missing => look.paint(Paint::Warning, "no definition any more"),
     }
+}
+
+/// `127.0.0.1:80, /run/web.socket (box@web.socket, listening)`.
+fn open(socket: &Socket, look: Look) -> String {
+    let state = match &*socket.sub_state {
+        "failed" => look.paint(Paint::Bad, &format!("failed: {}", socket.result)),
+        "dead" => "closed".to_owned(),
+        // systemd's word for a socket whose box is at work.
+        "running" => "open".to_owned(),
+        state => state.to_owned(),
+    };
+    let listen = harmless(&socket.listen.join(", "));
+    format!("{listen} ({}, {state})", harmless(&socket.unit))
 }
 
 fn root(root: &str) -> String {

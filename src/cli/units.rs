@@ -8,7 +8,7 @@ use super::{Error, definitions, describe, journal, names};
 use crate::definition::{self, Layers};
 use crate::name::Name;
 use crate::status::collect::{self, Seen};
-use crate::status::{Runner, State, Unit};
+use crate::status::{Runner, Socket, State, Unit};
 use crate::systemd::manager::Operation;
 use crate::systemd::{self, Manager};
 
@@ -60,6 +60,12 @@ pub fn change(operation: Operation, texts: &[String], look: Look) -> Result<Exit
     let units: Vec<String> = ready.iter().map(Name::unit).collect();
     let results = manager.change_units(operation, &units)?;
     for (name, result) in ready.iter().zip(results) {
+        if operation == Operation::Stop && result.is_ok() {
+            let sockets = collect::unit(&manager, name).map(|seen| seen.sockets);
+            if let Some(text) = still_open(name, &sockets.unwrap_or_default(), look) {
+                complain(&text);
+            }
+        }
         if let Err(error) = result {
             failed = true;
             let seen = collect::unit(&manager, name).ok();
@@ -71,6 +77,23 @@ pub fn change(operation: Operation, texts: &[String], look: Look) -> Result<Exit
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// What systemctl(1) says too after a stop: the box is stopped, and not for long.
+fn still_open(name: &Name, sockets: &[Socket], look: Look) -> Option<String> {
+    let open: Vec<&str> = sockets
+        .iter()
+        .filter(|socket| socket.is_open)
+        .map(|socket| &*socket.unit)
+        .collect();
+    if open.is_empty() {
+        return None;
+    }
+    let units = open.join(" ");
+    Some(format!(
+        "{} box {name} is stopped, and the next connection starts it again; close its sockets with: systemctl stop {units}\n",
+        look.paint(Paint::Warning, "boxctl:"),
+    ))
 }
 
 /// Whether it can work at all; and if so, whether systemd has to read the definition anew first. A definition is

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::{
-    Definition, DefinitionState, Ids, Limits, Payload, Report, Runner, State, Status, Unit, Usage,
-    VERSION, state,
+    Definition, DefinitionState, Ids, Limits, Payload, Report, Runner, Socket, State, Status, Unit,
+    Usage, VERSION, state,
 };
 use crate::cgroup;
 use crate::definition::{self, Layers, LoadError};
@@ -39,6 +39,8 @@ pub struct Seen {
     pub unit: Unit,
     /// The limits in force on its scope, which an operator may have changed since the box was planned.
     pub limits: Option<Limits>,
+    /// The units of its sockets, by name: the first one is before the others.
+    pub sockets: Vec<Socket>,
 }
 
 /// What systemd says of every box it has loaded.
@@ -72,9 +74,32 @@ pub fn unit(manager: &Manager, name: &Name) -> Result<Seen, Error> {
     } else {
         manager.scope(&name.scope()).map_err(Error::Systemd)?
     };
+    let mut sockets = unit
+        .triggered_by
+        .iter()
+        .filter(|unit| unit.ends_with(".socket"))
+        .map(|unit| socket(manager, unit))
+        .collect::<Result<Vec<_>, Error>>()?;
+    sockets.sort_by(|a, b| a.unit.cmp(&b.unit));
     Ok(Seen {
+        sockets,
         unit: Unit::from(unit),
         limits: scope.as_ref().map(Limits::from),
+    })
+}
+
+fn socket(manager: &Manager, unit: &str) -> Result<Socket, Error> {
+    let status = manager.socket(unit).map_err(Error::Systemd)?;
+    Ok(Socket {
+        unit: unit.to_owned(),
+        is_open: status.active_state == "active",
+        listen: status
+            .listen
+            .into_iter()
+            .map(|(_, address)| address)
+            .collect(),
+        sub_state: status.sub_state,
+        result: status.result,
     })
 }
 
@@ -194,9 +219,9 @@ fn assemble(name: &Name, defined: Defined, seen: Option<Seen>, running: Option<R
         description,
         unread,
     } = defined;
-    let (mut unit, limits) = match seen {
-        Some(seen) => (Some(seen.unit), seen.limits),
-        None => (None, None),
+    let (mut unit, limits, sockets) = match seen {
+        Some(seen) => (Some(seen.unit), seen.limits, seen.sockets),
+        None => (None, None, Vec::new()),
     };
     if let Some(unit) = &mut unit {
         unit.needs_reload |= unread;
@@ -250,6 +275,7 @@ fn assemble(name: &Name, defined: Defined, seen: Option<Seen>, running: Option<R
         runner,
         definition,
         unit,
+        sockets,
         payload,
         usage,
         limits,
@@ -334,6 +360,7 @@ fn misnamed(name: String, path: PathBuf, problem: &str) -> Status {
         runner: None,
         definition,
         unit: None,
+        sockets: Vec::new(),
         payload: None,
         usage: None,
         limits: Limits::default(),
@@ -399,6 +426,7 @@ mod tests {
                 ..Unit::default()
             },
             limits: None,
+            sockets: Vec::new(),
         };
         for (active, there) in [("failed", true), ("inactive", false)] {
             let units = Some(BTreeMap::from([(name.clone(), unit(active))]));

@@ -67,6 +67,8 @@ pub struct UnitStatus {
     pub stored_descriptors: u32,
     /// Identifies one run, 32 hexadecimal digits; empty for a unit that never ran.
     pub invocation_id: String,
+    /// Units that start this one: sockets, timers, paths.
+    pub triggered_by: Vec<String>,
 }
 
 /// A line of a list of units.
@@ -82,6 +84,19 @@ pub struct ListedUnit {
     pub active_state: String,
     /// As [`UnitStatus::sub_state`].
     pub sub_state: String,
+}
+
+/// A socket unit as systemd sees it; systemd.socket(5).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SocketStatus {
+    /// As [`UnitStatus::active_state`].
+    pub active_state: String,
+    /// Finer: `listening`, `running`, `failed`, `dead` …
+    pub sub_state: String,
+    /// Why it failed: `trigger-limit-hit`, `service-start-limit-hit`, `resources` …; `success` else.
+    pub result: String,
+    /// Where it listens: type and address of each socket.
+    pub listen: Vec<(String, String)>,
 }
 
 /// A scope and its limits as systemd has them in force; `u64::MAX` stands for none.
@@ -352,6 +367,7 @@ impl Manager {
             job: all.job().map(|(id, _)| id),
             control_group: all.get("ControlGroup"),
             stored_descriptors: all.get("NFileDescriptorStore"),
+            triggered_by: all.get("TriggeredBy"),
             invocation_id: all
                 .get::<Vec<u8>>("InvocationID")
                 .iter()
@@ -440,6 +456,23 @@ impl Manager {
             tasks_max: all.get("TasksMax"),
             io_weight: all.get("IOWeight"),
         }))
+    }
+
+    /// What systemd knows of a socket unit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`].
+    pub fn socket(&self, socket: &str) -> Result<SocketStatus, Error> {
+        let all = self
+            .bus
+            .properties(&format!("look at {socket}"), &unit_path(socket))?;
+        Ok(SocketStatus {
+            active_state: all.get("ActiveState"),
+            sub_state: all.get("SubState"),
+            result: all.get("Result"),
+            listen: all.get("Listen"),
+        })
     }
 
     /// The cgroup of a unit's processes, as an absolute path; none when it has none.

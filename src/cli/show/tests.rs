@@ -27,6 +27,7 @@ fn at_rest(name: &str, description: &str) -> Status {
             start_at_boot: false,
         },
         unit: None,
+        sockets: Vec::new(),
         payload: None,
         usage: None,
         limits: Limits::default(),
@@ -84,6 +85,43 @@ fn running() -> Status {
             tasks: Some(512),
         },
         ..at_rest("web", "Shop front")
+    }
+}
+
+fn listening() -> Status {
+    let socket = |unit: &str, listen: &[&str], is_open, sub_state: &str, result: &str| Socket {
+        unit: unit.to_owned(),
+        listen: listen.iter().map(|address| (*address).to_owned()).collect(),
+        is_open,
+        sub_state: sub_state.to_owned(),
+        result: result.to_owned(),
+    };
+    Status {
+        sockets: vec![
+            socket(
+                "box@api.socket",
+                &["[::]:80", "/run/api"],
+                true,
+                "listening",
+                "success",
+            ),
+            socket(
+                "box@api:admin.socket",
+                &["127.0.0.1:81"],
+                true,
+                "running",
+                "success",
+            ),
+            socket("box@api:old.socket", &["82"], false, "dead", "success"),
+            socket(
+                "box@api:x.socket",
+                &["83"],
+                false,
+                "failed",
+                "trigger-limit-hit",
+            ),
+        ],
+        ..at_rest("api", "Started at need")
     }
 }
 
@@ -258,6 +296,14 @@ fn a_failed_box_has_a_page_that_says_why() {
     compare(
         "page-foreground",
         &page(&foreground(), &[], &clock(), plain(Some(80))),
+    );
+}
+
+#[test]
+fn sockets_are_told_with_what_becomes_of_a_connection() {
+    compare(
+        "page-sockets",
+        &page(&listening(), &[], &clock(), plain(Some(80))),
     );
 }
 
