@@ -9,6 +9,7 @@ mod inside;
 mod journal;
 mod look;
 mod names;
+mod security;
 pub mod show;
 mod table;
 pub mod terminal;
@@ -181,6 +182,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Check { files } => definitions::check(&files, out, Look::of_stderr(color)),
         Command::Plan { source, json } => definitions::plan(&source, json),
+        Command::Security { source, json } => security::security(&source, json, out),
         Command::List { json } => definitions::list(json, out),
         Command::Schema => definitions::schema(),
         Command::Status { names, json, lines } => look::status(&names, json, lines, out),

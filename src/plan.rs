@@ -5,6 +5,7 @@
 //! what the golden folders under `tests/plans` hold. Nothing below the plan knows where it came from.
 
 mod api_filesystems;
+pub mod assessment;
 mod credentials;
 mod devices;
 mod etc;

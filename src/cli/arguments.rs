@@ -82,6 +82,22 @@ Every default, path, id and limit as it is decided on this host: mounts in their
         #[arg(long)]
         json: bool,
     },
+    /// Show how far a box is open, beside Docker, Podman and systemd-nspawn
+    #[command(after_help = "\
+A running box is judged as it was started, every other as it would be. Each wall counts points as far as it is open, \
+and all of them 100; the defaults of the others are counted by the same rule. What the definition gives beyond the \
+box's profile is listed with what it opens.
+
+  boxctl security web
+  boxctl security --json ./web.toml")]
+    Security {
+        /// A file (with a `/`, or ending in .toml) or the name of a box
+        #[arg(value_name = "NAME|FILE")]
+        source: String,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Start boxes, and wait until they are ready
     Start(Names),
     /// Stop boxes, and wait until nothing of them is left

@@ -21,7 +21,7 @@ pub(super) const DEVICES: [&str; 6] = [
 
 /// Files of the kernel that tell of the host, or of others on it, what a box need not know: addresses, keys,
 /// timers, interrupts, power and heat that give away what the neighbours compute, and doors for debugging.
-const MASKED: [&str; 21] = [
+pub(super) const MASKED: [&str; 21] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",

@@ -23,7 +23,7 @@ const APP: [&str; 8] = [
 ];
 
 /// What systemd-nspawn(1) leaves an init, see its `--capability=`.
-const SYSTEM: [&str; 26] = [
+pub(super) const SYSTEM: [&str; 26] = [
     "AUDIT_CONTROL",
     "AUDIT_WRITE",
     "CHOWN",
@@ -57,12 +57,7 @@ const KEYRING: [&str; 3] = ["add_key", "keyctl", "request_key"];
 
 pub(super) fn of(definition: &Definition, host: &Host, findings: &mut Findings) -> Privileges {
     let own_users = definition.security.users == Users::Auto;
-    let mut capabilities = match definition.profile {
-        Profile::App => set(&APP),
-        // Over its own network, and only where a user namespace keeps it from reaching further.
-        Profile::System if own_users => set(&SYSTEM).union(set(&["NET_ADMIN"])),
-        Profile::System => set(&SYSTEM),
-    };
+    let mut capabilities = of_profile(definition.profile, own_users);
     for change in &definition.security.capabilities {
         capabilities = match change {
             CapabilityChange::Add(more) => capabilities.union(*more),
@@ -83,6 +78,16 @@ pub(super) fn of(definition: &Definition, host: &Host, findings: &mut Findings) 
         seccomp: system_calls(definition, host, capabilities, findings),
         resource_limits: walls::resource_limits(definition),
         labels: walls::labels(definition, host, findings),
+    }
+}
+
+/// What a profile gives.
+pub(super) fn of_profile(profile: Profile, own_users: bool) -> CapabilitySet {
+    match profile {
+        Profile::App => set(&APP),
+        // Over its own network, and only where a user namespace keeps it from reaching further.
+        Profile::System if own_users => set(&SYSTEM).union(set(&["NET_ADMIN"])),
+        Profile::System => set(&SYSTEM),
     }
 }
 

@@ -158,6 +158,18 @@ cdi = 'acme.com/gpu=0'"
     holds();
     must("systemctl daemon-reload");
     holds();
+    let judged: serde_json::Value =
+        serde_json::from_str(&must("boxctl security --json web")).expect("JSON");
+    assert!(judged["score"].as_u64() > Some(5), "{judged}");
+    let page = must("boxctl security web");
+    for part in [
+        "as it runs",
+        "a loop device of the host",
+        "Docker",
+        "nspawn@",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
     assert_eq!(inside("web", "stat -c '%u %g %t:%T' /dev/acme0"), "0 0 1:7");
     assert_eq!(
         inside("web", "sh -c 'echo $ACME; cat /opt/acme/library; id -G'"),
