@@ -1,6 +1,9 @@
 //! The keys of `[security]`, devices and credentials, as the box and the host see them.
 
-use crate::guest::{define_script, inside, must, refused, sh, start, start_refused, stop, write};
+use crate::guest::{
+    define_script, inside, must, pid, printed, refused, sh, start, start_refused, stop, wait_for,
+    wait_for_line, write,
+};
 
 /// What a definition asks for is what the first process has, and what enters later has the same.
 #[test]
