@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use crate::guest::{self, Ran};
 use crate::tracer::{Role, Tracer};
 
-/// The box.
+/// The box that is struck.
 pub const NAME: &str = "swept";
 const SERVICE: &str = "box@swept.service";
-const SCOPE: &str = "box-swept.scope";
-const CGROUP: &str = "/sys/fs/cgroup/box.slice/box-swept.scope";
-/// In the command line of the payload, and in no other.
-const MARK: &str = "this-is-the-swept-payload";
+
+/// In the command line of a box's payload, and in no other.
+pub fn mark(name: &str) -> String {
+    format!("this-is-the-payload-of-{name}")
+}
 
 /// A command that never ends is a finding of its own.
 const COMMAND: &str = "timeout 100";
@@ -80,9 +81,10 @@ pub fn install(program: &str) {
     guest::define(
         NAME,
         &format!(
-            "command = ['/bin/sh', '-c', '''\n: {MARK}\ntrap 'exit 0' TERM\necho up\n\
+            "command = ['/bin/sh', '-c', '''\n: {}\ntrap 'exit 0' TERM\necho up\n\
              while :; do sleep 1000 & wait $!; done\n''']\n\
-             [restart]\nlimit-interval = 0\n[[mount]]\nbind = '/srv'\nat = '/srv'\nread-only = true\n"
+             [restart]\nlimit-interval = 0\n[[mount]]\nbind = '/srv'\nat = '/srv'\nread-only = true\n",
+            mark(NAME)
         ),
     );
     guest::write(
@@ -96,10 +98,12 @@ pub fn install(program: &str) {
     guest::must("systemctl daemon-reload");
 }
 
-/// Looks at everything once.
-pub fn look() -> State {
+/// Looks at everything of a box once.
+pub fn look(name: &str) -> State {
+    let scope = format!("box-{name}.scope");
+    let cgroup = format!("/sys/fs/cgroup/box.slice/{scope}");
     let shown = guest::must(&format!(
-        "systemctl show -p Id -p ActiveState -p SubState -p MainPID -p Job {SERVICE} {SCOPE}"
+        "systemctl show -p Id -p ActiveState -p SubState -p MainPID -p Job box@{name}.service {scope}"
     ));
     let mut units = shown.split("\n\n").map(|unit| {
         let value = |key: &str| {
@@ -127,8 +131,8 @@ pub fn look() -> State {
     if !service.2 || !scope.2 {
         return State::Between(format!("{said}, with a job"));
     }
-    let processes = Processes::look();
-    let run_directory = Path::new("/run/boxd").join(NAME);
+    let processes = Processes::look(name);
+    let run_directory = Path::new("/run/boxd").join(name);
     match service.0.as_str() {
         "active" => {
             let main = service.3;
@@ -157,7 +161,7 @@ pub fn look() -> State {
                 "the run directory has no document",
             );
             check(
-                fs::read_to_string(format!("{CGROUP}/cgroup.procs"))
+                fs::read_to_string(format!("{cgroup}/cgroup.procs"))
                     .is_ok_and(|text| !text.is_empty()),
                 "the scope's cgroup is empty",
             );
@@ -174,7 +178,7 @@ pub fn look() -> State {
             if !["inactive", "failed"].contains(&scope.0.as_str()) {
                 left.push("the scope".to_owned());
             }
-            if Path::new(CGROUP).exists() {
+            if Path::new(&cgroup).exists() {
                 left.push("the scope's cgroup".to_owned());
             }
             if run_directory.exists() {
@@ -201,8 +205,9 @@ struct Processes {
 }
 
 impl Processes {
-    fn look() -> Processes {
+    fn look(box_name: &str) -> Processes {
         let mut found = Processes::default();
+        let mark = mark(box_name);
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
                 continue;
@@ -217,8 +222,10 @@ impl Processes {
                 .map(|name| name.to_string_lossy().into_owned())
                 .unwrap_or_default();
             if name == "box-supervisor" {
-                found.supervisors.push(pid);
-            } else if command.contains(MARK) {
+                if command.trim_end().ends_with(&format!(" {box_name}")) {
+                    found.supervisors.push(pid);
+                }
+            } else if command.contains(&mark) {
                 let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
                 let first = status
                     .lines()
@@ -227,7 +234,9 @@ impl Processes {
                 if first {
                     found.payloads.push(pid);
                 }
-            } else if ["boxd", "boxctl"].contains(&name.as_str()) {
+            } else if ["boxd", "boxctl"].contains(&name.as_str())
+                && command.split(' ').any(|word| word == box_name)
+            {
                 found.others.push((pid, command));
             }
         }
@@ -240,10 +249,10 @@ impl Processes {
 }
 
 /// Waits until the box is wholly there or wholly not; how long that took.
-pub fn settle(limit: Duration) -> Result<(State, Duration), String> {
+pub fn settle(name: &str, limit: Duration) -> Result<(State, Duration), String> {
     let begun = Instant::now();
     loop {
-        match look() {
+        match look(name) {
             State::Between(what) if begun.elapsed() > limit => {
                 return Err(format!(
                     "neither running nor stopped after {} s: {what}",
@@ -257,7 +266,7 @@ pub fn settle(limit: Duration) -> Result<(State, Duration), String> {
 }
 
 fn settled(limit: Duration) -> Result<State, String> {
-    settle(limit).map(|(state, _)| state)
+    settle(NAME, limit).map(|(state, _)| state)
 }
 
 /// Brings the box into the state in which an operation begins.
@@ -360,7 +369,7 @@ fn another_supervisor(before: &State) -> Ran {
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut err = String::new();
     while Instant::now() < deadline {
-        match (look(), before) {
+        match (look(NAME), before) {
             (
                 State::Running {
                     supervisor,
@@ -401,7 +410,11 @@ pub fn leaks(before: &BTreeSet<String>, limit: Duration) -> Result<(), String> {
     let deadline = Instant::now() + limit;
     loop {
         let after = guest::snapshot();
-        let changed: Vec<_> = after.symmetric_difference(before).collect();
+        // Keys are those of the whole machine, on which other things run than this lab.
+        let changed: Vec<_> = after
+            .symmetric_difference(before)
+            .filter(|thing| !thing.starts_with("key "))
+            .collect();
         if changed.is_empty() {
             return Ok(());
         }

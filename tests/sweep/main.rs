@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "what was struck and what came of it")]
 
+mod chaos;
 #[path = "../system/guest.rs"]
 #[expect(dead_code, reason = "the tests under systemd need more of it")]
 mod guest;
@@ -32,10 +33,9 @@ fn main() -> ExitCode {
     match words[1..] {
         ["gate", role, program, ..] => tracer::gate(role, program, &arguments[4..]),
         ["sweep", ref options @ ..] => sweep(words[0], options),
+        ["chaos", ref options @ ..] => chaos::run(options),
         _ => {
-            println!(
-                "sweep [--all] [OPERATION[/PROCESS[/CALL]]…]: under systemd, as tests/sweep/run has it"
-            );
+            println!("as tests/sweep/run has it, under systemd");
             ExitCode::FAILURE
         }
     }
@@ -219,7 +219,7 @@ impl Bench {
         let before = machine::prepare(operation, self.limit)?;
         self.tracer.watch(None);
         let done = machine::perform(operation, &before, &self.program, Some(&self.tracer));
-        let (state, _) = machine::settle(self.limit)?;
+        let (state, _) = machine::settle(machine::NAME, self.limit)?;
         let record = self.tracer.end();
         if !done.succeeded || !machine::fits(operation, &state) {
             return Err(format!("{}, then {state:?}", done.said));
@@ -235,7 +235,7 @@ impl Bench {
         let begun = Instant::now();
         let done = machine::perform(operation, &before, &self.program, Some(&self.tracer));
         let took = begun.elapsed();
-        let settled = machine::settle(self.limit);
+        let settled = machine::settle(machine::NAME, self.limit);
         let record = self.tracer.end();
         let name = record
             .struck
@@ -270,7 +270,7 @@ impl Bench {
                 done.said
             )));
         }
-        let (state, _) = machine::settle(self.limit).map_err(failed)?;
+        let (state, _) = machine::settle(machine::NAME, self.limit).map_err(failed)?;
         if !machine::fits(operation, &state) {
             return Err(failed(format!("then the same command ends in {state:?}")));
         }
@@ -293,6 +293,6 @@ impl Bench {
              systemctl stop box-swept.scope; systemctl reset-failed; rm -rf /run/boxd/swept; \
              pkill -KILL box-supervisor",
         );
-        let _ = machine::settle(Duration::from_secs(20));
+        let _ = machine::settle(machine::NAME, Duration::from_secs(20));
     }
 }

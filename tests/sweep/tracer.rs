@@ -284,7 +284,7 @@ impl Thread {
     }
 
     fn follow(&mut self, pid: i32, role: Role, begun: bool) -> bool {
-        if !self.watch.as_ref().is_some_and(|watch| !watch.over)
+        if self.watch.as_ref().is_none_or(|watch| watch.over)
             || ptrace::seize(Pid::from_raw(pid), options()).is_err()
         {
             return false;
