@@ -80,13 +80,15 @@ pub enum Outcome {
     Done,
 }
 
-/// How systemd says the service ended; `$SERVICE_RESULT` and `$EXIT_CODE` of systemd.exec(5).
+/// How systemd says the service ended; `$SERVICE_RESULT`, `$EXIT_CODE` and `$EXIT_STATUS` of systemd.exec(5).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ending {
     /// `success`, `exit-code`, `signal`, `timeout` …
     pub service_result: String,
     /// `exited`, `killed`, `dumped`.
     pub exit_code: String,
+    /// The exit status, or the name of the signal.
+    pub exit_status: String,
 }
 
 impl Ending {
@@ -96,6 +98,7 @@ impl Ending {
         Ending {
             service_result: variable("SERVICE_RESULT"),
             exit_code: variable("EXIT_CODE"),
+            exit_status: variable("EXIT_STATUS"),
         }
     }
 
@@ -106,6 +109,12 @@ impl Ending {
                 self.service_result.as_str(),
                 "signal" | "core-dump" | "watchdog" | "oom-kill"
             )
+    }
+
+    /// Of a program that did not begin: its libraries could not be loaded, or systemd could not execute it. It may
+    /// also be the box's own status, but then the box has ended.
+    fn is_no_begin(&self) -> bool {
+        self.exit_code == "exited" && matches!(self.exit_status.as_str(), "127" | "203")
     }
 }
 
@@ -139,7 +148,17 @@ pub fn clean(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
     directory.take_back()?;
     // Ended or not: how it ended is the next supervisor's to report, or `Restart=` would be asked about a signal
     // that was not the box's. A launch that was killed half-way has no heir: it is started anew.
-    if ending.is_accident() && directory.is_confirmed() && is_left_to_an_heir(name, &directory) {
+    let left = if !directory.is_confirmed() {
+        false
+    } else if ending.is_accident() {
+        is_left_to_an_heir(name, &directory)
+    } else {
+        // systemd calls nobody after an exit status, so here the call must be heard.
+        ending.is_no_begin()
+            && is_running(&directory)?
+            && call_heir_in_turn(name, &directory).unwrap_or(false)
+    };
+    if left {
         return Ok(Outcome::Left);
     }
     match clear(name, &directory) {
@@ -220,6 +239,21 @@ fn cgroups(name: &Name, known: Option<&Path>) -> Vec<PathBuf> {
 /// When systemd cannot be asked the box is left alone: the next supervisor needs no bus, and a shutdown ends the
 /// scope in any case.
 fn is_left_to_an_heir(name: &Name, directory: &RunDirectory) -> bool {
+    match call_heir_in_turn(name, directory) {
+        Ok(called) => called,
+        Err(error) => {
+            tracing::warn!(
+                "cannot call the next supervisor of box {name}, which is left to systemd and {}'s RestartSec=: {}",
+                name.unit(),
+                crate::journal::chain(&error)
+            );
+            true
+        }
+    }
+}
+
+/// Calls the next supervisor, later if many have died before it.
+fn call_heir_in_turn(name: &Name, directory: &RunDirectory) -> Result<bool, CallError> {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let now = Duration::from_secs(now.tv_sec.unsigned_abs());
     let deaths = directory.count_death(now).unwrap_or_else(|error| {
@@ -232,17 +266,7 @@ fn is_left_to_an_heir(name: &Name, directory: &RunDirectory) -> bool {
             "box {name} has lost {deaths} supervisors in a row; the box runs on, and the next one comes in {pause:?}"
         );
     }
-    match call_heir(name, directory, pause) {
-        Ok(called) => called,
-        Err(error) => {
-            tracing::warn!(
-                "cannot call the next supervisor of box {name}, which is left to systemd and {}'s RestartSec=: {}",
-                name.unit(),
-                crate::journal::chain(&error)
-            );
-            true
-        }
-    }
+    call_heir(name, directory, pause)
 }
 
 /// Why the next supervisor was not called.
@@ -291,6 +315,7 @@ mod tests {
         Ending {
             service_result: service_result.into(),
             exit_code: exit_code.into(),
+            exit_status: String::new(),
         }
     }
 
@@ -303,6 +328,12 @@ mod tests {
         assert!(!Ending::default().is_accident());
         assert!(!ending("success", "exited").is_accident());
         assert!(!ending("exit-code", "exited").is_accident());
+        let status = |status: &str| Ending {
+            exit_status: status.into(),
+            ..ending("exit-code", "exited")
+        };
+        assert!(status("127").is_no_begin() && status("203").is_no_begin());
+        assert!(!status("1").is_no_begin());
         // systemd killed it because it took too long to start or stop.
         assert!(!ending("timeout", "killed").is_accident());
     }

@@ -106,7 +106,8 @@ fn sweep(program: &str, options: &[&str]) -> ExitCode {
     let per_group = SAMPLE.div_ceil(groups.len());
     let mut chosen = Vec::new();
     for (operation, role, points) in groups {
-        let points = match everything || !wanted.is_empty() {
+        let exact = wanted.iter().any(|wanted| wanted.matches('/').count() == 2);
+        let points = match everything || exact {
             true => points,
             false => points::sample(points, per_group),
         };
