@@ -157,10 +157,6 @@ fn a_restart_loses_no_connection_attempt() {
         enough.store(true, Ordering::Relaxed);
     });
     assert_eq!(lives() - before, 4);
-    println!(
-        "{} connections in 4 lives",
-        answered.load(Ordering::Relaxed)
-    );
 }
 
 /// `idle-stop`: connections that last and connections that come and go keep a box alive; without any it is stopped,
