@@ -17,7 +17,7 @@ fn limits_settings_and_masks_are_the_definitions() {
         ("1M", "1024")
     };
     define_script(
-        "web",
+        "walls",
         "ulimit -Sn; ulimit -Hn; ulimit -Hl; exec sleep infinity",
         &format!(
             "user = 'daemon'
@@ -33,17 +33,17 @@ read-only-paths = ['/var/tmp']
 keyring = true"
         ),
     );
-    start("web");
+    start("walls");
     wait_for("limits of the first process", || {
-        printed("web").join(" ") == format!("64 128 {kibibytes}")
+        printed("walls").join(" ") == format!("64 128 {kibibytes}")
     });
     assert_eq!(
-        inside("web", "sh -c 'ulimit -Sn; ulimit -Hl'"),
+        inside("walls", "sh -c 'ulimit -Sn; ulimit -Hl'"),
         format!("64\n{kibibytes}")
     );
     assert_eq!(
         inside(
-            "web",
+            "walls",
             "cat /proc/sys/net/core/somaxconn /proc/sys/kernel/domainname"
         ),
         "77\nexample.org"
@@ -51,28 +51,28 @@ keyring = true"
     assert_ne!(must("cat /proc/sys/kernel/domainname"), "example.org");
     // Nothing below 1024 is kept from a user of the box, and nothing of the host's settings changed for it.
     inside(
-        "web",
+        "walls",
         "python3 -c 'import socket; socket.create_server((\"127.0.0.1\", 80))'",
     );
-    assert_eq!(inside("web", "cat /proc/uptime"), "");
-    assert_eq!(inside("web", "ls -A /srv/secret"), "");
-    refused("boxctl exec -u root web -- touch /srv/secret/x");
-    refused("boxctl exec -u root web -- touch /var/tmp/x");
-    assert!(inside("web", "cat /proc/interrupts").contains("CPU0"));
+    assert_eq!(inside("walls", "cat /proc/uptime"), "");
+    assert_eq!(inside("walls", "ls -A /srv/secret"), "");
+    refused("boxctl exec -u root walls -- touch /srv/secret/x");
+    refused("boxctl exec -u root walls -- touch /var/tmp/x");
+    assert!(inside("walls", "cat /proc/interrupts").contains("CPU0"));
     let keyctl = "keyctl add user name value @s >/dev/null && keyctl list @s";
     if sh("command -v keyctl").status == 0 {
-        assert!(inside("web", &format!("sh -c '{keyctl}'")).contains("name"));
+        assert!(inside("walls", &format!("sh -c '{keyctl}'")).contains("name"));
     }
-    stop("web");
+    stop("walls");
 
     // Root of a box that may mount cannot take away what is mounted for it.
     define_script(
-        "web",
+        "walls",
         "exec sleep infinity",
         "[security]\ncapabilities = ['+SYS_ADMIN']\nmask = ['/proc/uptime']",
     );
-    start("web");
-    inside("web", "mount -t tmpfs tmpfs /home");
+    start("walls");
+    inside("walls", "mount -t tmpfs tmpfs /home");
     for command in [
         "umount /proc/uptime",
         "mount -t proc proc /home",
@@ -80,28 +80,28 @@ keyring = true"
         "mount -o remount,bind,rw /sys/fs/cgroup",
         "umount /dev/null",
     ] {
-        refused(&format!("boxctl exec web -- {command}"));
+        refused(&format!("boxctl exec walls -- {command}"));
     }
-    stop("web");
+    stop("walls");
 
     // A label is what the kernel says it is, or the box does not run.
     let enabled = sh("cat /sys/module/apparmor/parameters/enabled").out == "Y";
     if enabled {
         define_script(
-            "web",
+            "walls",
             "exec sleep infinity",
             "[security]\napparmor = 'unconfined'",
         );
-        start("web");
-        assert_eq!(inside("web", "cat /proc/self/attr/current"), "unconfined");
-        stop("web");
+        start("walls");
+        assert_eq!(inside("walls", "cat /proc/self/attr/current"), "unconfined");
+        stop("walls");
     }
     define_script(
-        "web",
+        "walls",
         "exec sleep infinity",
         "[security]\napparmor = 'absent'",
     );
-    let said = start_refused("web");
+    let said = start_refused("walls");
     assert!(
         said.contains("security.apparmor: this host does not run AppArmor")
             || said.contains("has no profile \"absent\"")
@@ -130,7 +130,7 @@ fn devices_are_those_of_the_definition_with_its_letters() {
     );
     write("/srv/acme/library", "of a vendor");
     define_script(
-        "web",
+        "gpu",
         "exec sleep infinity",
         &format!(
             "[[device]]
@@ -146,25 +146,25 @@ optional = true
 cdi = 'acme.com/gpu=0'"
         ),
     );
-    start("web");
+    start("gpu");
     let holds = || {
-        assert_eq!(inside("web", "head -c 6 /dev/shown/disk"), "canary");
+        assert_eq!(inside("gpu", "head -c 6 /dev/shown/disk"), "canary");
         // The letter is the kernel's to hold, not the node's.
         let said = refused(
-            "boxctl exec web -- sh -c 'chmod 600 /dev/shown/disk; echo x > /dev/shown/disk'",
+            "boxctl exec gpu -- sh -c 'chmod 600 /dev/shown/disk; echo x > /dev/shown/disk'",
         );
         assert!(said.contains("not permitted"), "{said}");
-        refused("boxctl exec -u daemon web -- head -c 6 /dev/shown/disk");
-        let full = refused("boxctl exec -u daemon web -- sh -c 'echo x > /dev/acme0'");
+        refused("boxctl exec -u daemon gpu -- head -c 6 /dev/shown/disk");
+        let full = refused("boxctl exec -u daemon gpu -- sh -c 'echo x > /dev/acme0'");
         assert!(full.contains("No space left"), "{full}");
     };
     holds();
     must("systemctl daemon-reload");
     holds();
     let judged: serde_json::Value =
-        serde_json::from_str(&must("boxctl security --json web")).expect("JSON");
+        serde_json::from_str(&must("boxctl security --json gpu")).expect("JSON");
     assert!(judged["score"].as_u64() > Some(5), "{judged}");
-    let page = must("boxctl security web");
+    let page = must("boxctl security gpu");
     for part in [
         "as it runs",
         "a loop device of the host",
@@ -173,13 +173,13 @@ cdi = 'acme.com/gpu=0'"
     ] {
         assert!(page.contains(part), "{part}: {page}");
     }
-    assert_eq!(inside("web", "stat -c '%u %g %t:%T' /dev/acme0"), "0 0 1:7");
+    assert_eq!(inside("gpu", "stat -c '%u %g %t:%T' /dev/acme0"), "0 0 1:7");
     assert_eq!(
-        inside("web", "sh -c 'echo $ACME; cat /opt/acme/library; id -G'"),
+        inside("gpu", "sh -c 'echo $ACME; cat /opt/acme/library; id -G'"),
         "yes\nof a vendor0 44"
     );
-    refused("boxctl exec web -- touch /opt/acme/x");
-    stop("web");
+    refused("boxctl exec gpu -- touch /opt/acme/x");
+    stop("gpu");
     assert_eq!(must(&format!("head -c 6 {disk}")), "canary");
     must(&format!("losetup -d {disk}"));
 
@@ -194,8 +194,8 @@ cdi = 'acme.com/gpu=0'"
             "there are acme.com/gpu=0, acme.com/gpu=1",
         ),
     ] {
-        define_script("web", "true", &format!("[[device]]\n{device}"));
-        let said = refused("boxctl plan web");
+        define_script("gpu", "true", &format!("[[device]]\n{device}"));
+        let said = refused("boxctl plan gpu");
         assert!(said.contains(reason), "{said}");
     }
 }
@@ -208,35 +208,35 @@ fn credentials_are_files_of_the_boxs_user_and_nothing_else() {
         printf sealed-s3cret | systemd-creds encrypt --with-key=host --name=tls-key - /srv/tls-key",
     );
     define_script(
-        "web",
+        "vault",
         "cat $CREDENTIALS_DIRECTORY/token | wc -c; exec sleep infinity",
         "user = 'daemon'
 [credentials]
 token = { file = '/srv/token' }
 tls-key = { encrypted = '/srv/tls-key' }",
     );
-    start("web");
-    wait_for_line("web", "12");
+    start("vault");
+    wait_for_line("vault", "12");
     let see = "sh -c 'cd $CREDENTIALS_DIRECTORY && cat token tls-key && stat -c \"%a %U\" . token tls-key'";
     assert_eq!(
-        inside("web", see),
+        inside("vault", see),
         "plain-s3cretsealed-s3cret500 daemon\n400 daemon\n400 daemon"
     );
     // Not for another user, and not to be changed by anybody.
-    refused("boxctl exec -u nobody web -- cat /run/host/credentials/token");
-    refused("boxctl exec -u root web -- sh -c 'echo x > /run/host/credentials/new'");
-    refused("boxctl exec -u root web -- rm -f /run/host/credentials/token");
-    let kind = inside("web", "stat -f -c %T /run/host/credentials");
+    refused("boxctl exec -u nobody vault -- cat /run/host/credentials/token");
+    refused("boxctl exec -u root vault -- sh -c 'echo x > /run/host/credentials/new'");
+    refused("boxctl exec -u root vault -- rm -f /run/host/credentials/token");
+    let kind = inside("vault", "stat -f -c %T /run/host/credentials");
     assert_eq!(kind, "ramfs");
     for place in [
-        "boxctl plan web",
-        "boxctl plan --json web",
-        "boxctl status --json web",
+        "boxctl plan vault",
+        "boxctl plan --json vault",
+        "boxctl status --json vault",
         "journalctl --no-pager -o export",
-        "systemctl show box@web box-web.scope",
-        &format!("tr '\\0' '\\n' < /proc/{}/environ", pid("web")),
+        "systemctl show box@vault box-vault.scope",
+        &format!("tr '\\0' '\\n' < /proc/{}/environ", pid("vault")),
         "grep -r . /run/boxd /var/lib/boxd /run/systemd/transient",
-        "cat /proc/self/mountinfo; cat $(systemctl show --value -p MainPID box@web | sed 's,.*,/proc/&/environ,')",
+        "cat /proc/self/mountinfo; cat $(systemctl show --value -p MainPID box@vault | sed 's,.*,/proc/&/environ,')",
     ] {
         let ran = sh(place);
         assert!(
@@ -246,26 +246,26 @@ tls-key = { encrypted = '/srv/tls-key' }",
             ran.err
         );
     }
-    stop("web");
+    stop("vault");
 
     // What is not of this name, or too much, keeps the box from starting, with a sentence.
     define_script(
-        "web",
+        "vault",
         "exec sleep infinity",
         "[credentials]\nother = { encrypted = '/srv/tls-key' }",
     );
-    let said = start_refused("web");
+    let said = start_refused("vault");
     assert!(
         said.contains("cannot decrypt the credential other"),
         "{said}"
     );
     must("head -c 1048577 /dev/zero > /srv/token; chmod 644 /srv/token");
     define_script(
-        "web",
+        "vault",
         "exec sleep infinity",
         "[credentials]\ntoken = { file = '/srv/token' }",
     );
-    let said = start_refused("web");
+    let said = start_refused("vault");
     assert!(said.contains("more than 1048576 bytes"), "{said}");
     assert!(said.contains("others than root can read it"), "{said}");
 }
