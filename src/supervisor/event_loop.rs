@@ -364,7 +364,9 @@ impl EventLoop {
             self.watchdog = Some((interval, now + interval));
             self.told(notify::watchdog());
         }
+        // A box that is paused answers nobody, and is not to be stopped behind the back of who paused it.
         let rule = self.received.document.idle.as_ref();
+        let rule = rule.filter(|_| !self.paused);
         match idle::is_over(&mut self.idle, rule, self.state.phase, now) {
             Ok(false) => {}
             Ok(true) => {
