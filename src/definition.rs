@@ -19,6 +19,7 @@ pub use diagnostics::{Diagnostics, SourceText, Style};
 pub use layers::{BadName, Layers, Listed, LoadError, list, load, load_file, texts};
 pub use output::Output;
 pub use reader::{parse, understand};
+pub use reload::{Reload, ReloadHow, Watchdog};
 pub use schema::{Key, keys, schema};
 pub use values::parse_user;
 
@@ -29,6 +30,7 @@ mod mounts;
 mod output;
 mod quantity;
 mod reader;
+mod reload;
 mod schema;
 mod section;
 mod security;
@@ -78,6 +80,10 @@ pub struct Definition {
     pub idle_stop: Option<Duration>,
     /// When the box counts as started.
     pub ready: Ready,
+    /// Whether it must be heard of now and then.
+    pub watchdog: Watchdog,
+    /// How it is asked to read its configuration anew. Absent: it cannot be.
+    pub reload: Option<Reload>,
     /// How the box is stopped.
     pub stop: Stop,
     /// What becomes of the lines it writes.

@@ -6,7 +6,8 @@
 //! recovery are one path. The names are those of `FDNAME=` (sd_notify(3)) and `LISTEN_FDNAMES`
 //! (sd_listen_fds(3)).
 //!
-//! The launcher hands over the document, the pidfd and the read ends of the two pipes. The rest the supervisor
+//! The launcher hands over the document, the pidfd, the read ends of the two pipes and, where the box is to speak
+//! for itself, the socket it speaks through. The rest the supervisor
 //! makes at its first start, and puts into the store itself before it reads the first byte. Every entry is
 //! stored with `FDPOLL=0`: systemd would otherwise throw away a pipe whose writers are gone, with all that is
 //! still in it.
@@ -41,6 +42,8 @@ pub const FD_PROCESS: &str = "box-process";
 pub const FD_STDOUT: &str = "box-stdout";
 /// Name of the read end of the payload's standard error.
 pub const FD_STDERR: &str = "box-stderr";
+/// Name of the socket through which the box says how it does; only if its definition asks for that.
+pub const FD_NOTIFY: &str = "box-notify";
 /// Name of the memfd in which the supervisor keeps what changes while the box lives.
 pub const FD_KEPT: &str = "box-kept";
 /// Name of the memfd that takes what is read of standard output: see [`journal::relay`](crate::journal::relay).
@@ -55,13 +58,14 @@ pub const FD_STDERR_OUTLET: &str = "box-stderr-outlet";
 /// Every name a box has in the store: `FileDescriptorStoreMax=` must not be less, and a supervisor that ends
 /// for good removes them all, in this order. As long as the document is there, so is the record of how the box
 /// ended, and an heir can tell it.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 10] = [
     FD_STDOUT,
     FD_STDOUT_INLET,
     FD_STDOUT_OUTLET,
     FD_STDERR,
     FD_STDERR_INLET,
     FD_STDERR_OUTLET,
+    FD_NOTIFY,
     FD_PROCESS,
     FD_DOCUMENT,
     FD_KEPT,
@@ -103,6 +107,9 @@ pub struct Document {
     /// What becomes of the lines it writes.
     #[serde(default)]
     pub output: Output,
+    /// The box has failed when it is not heard of for so long.
+    #[serde(default)]
+    pub watchdog: Option<Duration>,
     /// Signal that asks the box to stop.
     pub stop_signal: i32,
     /// Time from the signal to the kill of all.
@@ -283,6 +290,7 @@ mod tests {
             ready: ReadyWhen::Started,
             ready_by: 1_000_000,
             output: Output::default(),
+            watchdog: Some(Duration::from_secs(30)),
             stop_signal: 15,
             stop_timeout: Duration::from_millis(10_500),
             idle: None,

@@ -488,6 +488,8 @@ pub(crate) fn example() -> Definition {
         sockets: Vec::new(),
         idle_stop: None,
         ready: crate::definition::Ready::default(),
+        watchdog: Default::default(),
+        reload: None,
         stop: crate::definition::Stop::default(),
         output: crate::definition::Output::default(),
         restart: crate::definition::Restart::default(),

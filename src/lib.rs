@@ -22,6 +22,7 @@ pub mod journal;
 pub mod launch;
 pub mod name;
 pub mod plan;
+pub mod reload;
 pub mod run;
 pub mod running;
 pub mod sandbox;

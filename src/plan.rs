@@ -34,7 +34,8 @@ use serde::{Deserialize, Serialize};
 use crate::capability::CapabilitySet;
 pub use crate::definition::{
     Address, BindIpv6Only, Credential, DeviceAccess, EnvironmentFile, Group, Listen, Profile,
-    ReadyWhen, Resource, ResourceLimit, Restart, SocketKind, SocketOptions, User,
+    ReadyWhen, Reload, ReloadHow, Resource, ResourceLimit, Restart, SocketKind, SocketOptions,
+    User,
 };
 pub use crate::host::{Node, NodeKind};
 pub use crate::identity::IdRange;
@@ -75,6 +76,12 @@ pub struct Plan {
     pub scope: Scope,
     /// When it counts as started.
     pub ready: Ready,
+    /// The socket through which it says how it does; none if nobody asks.
+    pub notify: Option<Notify>,
+    /// It has failed when it is not heard of for so long.
+    pub watchdog: Option<Duration>,
+    /// How it is asked to read its configuration anew; none if it cannot be.
+    pub reload: Option<Reload>,
     /// How it is stopped.
     pub stop: Stop,
     /// What becomes of the lines it writes.
@@ -87,10 +94,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The same box run by hand: no service stands before its scope.
+    /// The same box run by hand: no service stands before its scope, and no supervisor beside it.
     #[must_use]
     pub fn by_hand(mut self) -> Plan {
         self.scope.before = None;
+        // Nor does anybody listen, and a message nobody takes would hold its sender.
+        if let Some(notify) = self.notify.take() {
+            self.mounts.retain(|step| step.at != notify.socket);
+        }
+        self.watchdog = None;
         self
     }
 }
@@ -575,6 +587,15 @@ pub struct Rate {
     pub lines: Option<u64>,
     /// Most bytes in it: the line that reaches them is passed on whole.
     pub bytes: Option<u64>,
+}
+
+/// The socket of sd_notify(3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notify {
+    /// Absolute path on the host; the launcher makes it.
+    pub host: PathBuf,
+    /// Absolute path inside the box: `NOTIFY_SOCKET` of its first process.
+    pub socket: PathBuf,
 }
 
 /// How the box is stopped.

@@ -301,6 +301,7 @@ pub fn document(
         ready: plan.ready.when,
         ready_by: u64::try_from((monotonic() + plan.ready.timeout).as_micros()).unwrap_or(u64::MAX),
         output: plan.output,
+        watchdog: plan.watchdog,
         stop_signal: plan.stop.signal,
         stop_timeout: plan.stop.timeout,
         idle,
@@ -373,6 +374,10 @@ fn start(
         after,
         listeners: sockets.iter().filter_map(|(_, fd)| listener(fd)).collect(),
     });
+    let notify = match &plan.notify {
+        Some(notify) => Some(directory.notify_socket(&notify.host)?),
+        None => None,
+    };
     let standing = launch::begin(plan, Place::Scope, stdio, sockets, None)
         .and_then(launch::Begun::settle)
         .and_then(launch::Settling::stand)
@@ -388,6 +393,9 @@ fn start(
         let (_, process) = standing.process();
         notify::store(handover::FD_STDOUT, output.stdout.as_fd())?;
         notify::store(handover::FD_STDERR, output.stderr.as_fd())?;
+        if let Some(socket) = &notify {
+            notify::store(handover::FD_NOTIFY, socket.as_fd())?;
+        }
         notify::store(handover::FD_PROCESS, process)?;
         notify::store(handover::FD_DOCUMENT, sealed.as_fd())?;
         notify::barrier(STORE)
@@ -402,12 +410,14 @@ fn start(
         let _ = launched.kill();
         return Err(error.into());
     }
-    Ok(vec![
+    let mut descriptors = vec![
         (handover::FD_DOCUMENT, sealed),
         (handover::FD_PROCESS, launched.pidfd),
         (handover::FD_STDOUT, output.stdout),
         (handover::FD_STDERR, output.stderr),
-    ])
+    ];
+    descriptors.extend(notify.map(|socket| (handover::FD_NOTIFY, socket)));
+    Ok(descriptors)
 }
 
 /// Names of the descriptors systemd gave to this process, from number 3 on; sd_listen_fds(3).

@@ -228,6 +228,7 @@ mod tests {
             ready: ReadyWhen::Started,
             ready_by: 0,
             output: crate::plan::Output::default(),
+            watchdog: None,
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
             idle: None,

@@ -38,8 +38,10 @@ mod event_loop;
 mod idle;
 mod kept;
 mod message;
+pub mod notification;
+mod notify_socket;
 pub mod policy;
-mod process;
+pub mod process;
 mod scope;
 
 use event_loop::EventLoop;

@@ -7,6 +7,7 @@
 use std::fmt;
 
 mod clone;
+mod datagram;
 mod descriptor;
 mod exec;
 mod interface;
@@ -20,6 +21,7 @@ mod signal;
 mod socket_filter;
 
 pub use clone::{Fork, clone3, clone3_into, exit_now};
+pub use datagram::{Datagram, Sender, receive_datagram};
 pub use descriptor::{close_all_but, close_from, close_from_but, close_on_exec_from};
 pub use exec::{exec_with_descriptors, place_descriptors};
 pub use interface::bring_loopback_up;

@@ -31,6 +31,7 @@ const MAY_USE: &[(&str, &str)] = &[
         "enter",
         "cgroup definition::User handover identity launch plan running sandbox sys",
     ),
+    ("reload", "enter plan running supervisor sys"),
     ("running", "cgroup handover launch::run_directory plan sys"),
     (
         "launch",

@@ -1,4 +1,4 @@
-//! `boxd run NAME`, `boxd clean NAME`: what the units call.
+//! `boxd run NAME`, `boxd reload NAME`, `boxd clean NAME`: what the units call.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use boxd::clean::{self, Ending, Outcome};
 use boxd::journal::{self, chain};
 use boxd::name::Name;
+use boxd::reload;
 use boxd::run;
 use boxd::systemd::notify;
 use clap::{Parser, Subcommand};
@@ -22,6 +23,11 @@ struct Arguments {
 enum Command {
     /// Start a box and become its supervisor: ExecStart= of box@NAME.service
     Run {
+        /// The box
+        name: Name,
+    },
+    /// Have a box read its configuration anew: ExecReload= of box@NAME.service, where its definition has [reload]
+    Reload {
         /// The box
         name: Name,
     },
@@ -49,6 +55,16 @@ fn main() -> ExitCode {
                 std::process::abort();
             }
             ExitCode::from(error.status())
+        }
+        Command::Reload { name } => {
+            journal::init("boxd", &name);
+            match reload::reload(&name) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    tracing::error!("{}", chain(&error));
+                    ExitCode::FAILURE
+                }
+            }
         }
         Command::Clean { name, again } => {
             journal::init("boxd", &name);

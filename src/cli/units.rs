@@ -157,12 +157,22 @@ fn explain(
         && refusal == NOT_APPLICABLE
     {
         return format!(
-            "{} box {name} has no way to {} yet; a program that reads its configuration anew at a signal gets it with `boxctl kill -s HUP {name}`\n",
+            "{} box {name} has no [reload] in its definition, which says how it is asked to read its configuration anew; a program that does so at a signal gets it with `boxctl kill -s HUP {name}`\n",
             look.paint(Paint::Bad, "boxctl:"),
-            operation.verb(),
         );
     }
     let job_failed = matches!(error, systemd::Error::Job { .. });
+    if operation == Operation::Reload
+        && job_failed
+        && let Some(seen) = seen
+    {
+        let mut text = format!(
+            "{} box {name} did not reload\n",
+            look.paint(Paint::Bad, "boxctl:")
+        );
+        add_lines(&mut text, &lines_of(&seen.unit), look);
+        return text;
+    }
     let unit = match seen {
         Some(seen) if job_failed && seen.unit.result != "success" => &seen.unit,
         _ => {
@@ -178,13 +188,15 @@ fn explain(
             );
         }
     };
-    let lines = unit
-        .invocation
+    explanation(operation, name, unit, &lines_of(unit), look)
+}
+
+fn lines_of(unit: &Unit) -> Vec<String> {
+    unit.invocation
         .as_deref()
         .map_or_else(Vec::new, |invocation| {
             journal::last_lines(&unit.name, Some(invocation), LINES)
-        });
-    explanation(operation, name, unit, &lines, look)
+        })
 }
 
 fn explanation(
@@ -203,20 +215,25 @@ fn explanation(
     if let Some(said) = &unit.status_text {
         text.push_str(&format!("  It said: {}\n", harmless(said)));
     }
-    if !lines.is_empty() {
-        text.push_str("  Its last lines in the journal:\n");
-        for line in lines {
-            let line = format!("    {}", harmless(line));
-            text.push_str(
-                &look
-                    .width
-                    .map_or_else(|| line.clone(), |width| cut(&line, width)),
-            );
-            text.push('\n');
-        }
-    }
+    add_lines(&mut text, lines, look);
     text.push_str(&format!("  {}\n", remedy(name, unit)));
     text
+}
+
+fn add_lines(text: &mut String, lines: &[String], look: Look) {
+    if lines.is_empty() {
+        return;
+    }
+    text.push_str("  Its last lines in the journal:\n");
+    for line in lines {
+        let line = format!("    {}", harmless(line));
+        text.push_str(
+            &look
+                .width
+                .map_or_else(|| line.clone(), |width| cut(&line, width)),
+        );
+        text.push('\n');
+    }
 }
 
 /// What to do about a unit that ended so.

@@ -8,7 +8,7 @@ use super::diagnostics::{Diagnostics, Problem, SourceText};
 use super::mounts::{mounts, root};
 use super::output::output;
 use super::quantity;
-use super::section::{Problems, Section, path};
+use super::section::{Item, Problems, Section, path};
 use super::security::security;
 use super::sockets::{idle_stop, sockets};
 use super::tree::{self, Table, Value};
@@ -16,7 +16,10 @@ use super::values::{
     BOX_PATH, cores, dependencies, environment, environment_files, group, hostname, limits, memory,
     signal, time, user,
 };
-use super::{Definition, Profile, Ready, ReadyWhen, Resources, Restart, RestartPolicy, Stop};
+use super::{
+    Definition, Profile, Ready, ReadyWhen, Reload, ReloadHow, Resources, Restart, RestartPolicy,
+    Stop, Watchdog,
+};
 use crate::name::Name;
 
 /// Most tasks Linux can have, `PID_MAX_LIMIT`.
@@ -106,6 +109,8 @@ fn read(name: &Name, sources: Vec<PathBuf>, mut whole: Section<'_>) -> Definitio
         idle_stop: idle_stop(&mut whole, &sockets),
         sockets,
         ready: ready(whole.section("ready", "[ready]")),
+        watchdog: watchdog(whole.section("watchdog", "[watchdog]")),
+        reload: reload(whole.section("reload", "[reload]")),
         stop: stop(whole.section("stop", "[stop]")),
         output: output(whole.section("output", "[output]")),
         restart: restart(whole.section("restart", "[restart]")),
@@ -127,43 +132,49 @@ fn command(whole: &mut Section<'_>) -> Vec<String> {
         ));
     }
     whole
-        .read("command", |item| {
-            let Value::Array(words) = &item.at.value else {
-                return item.wrong_type(COMMAND);
-            };
-            let word = |at| item.element(at);
-            let Some((program, arguments)) = words.split_first() else {
-                return item.refuse(COMMAND);
-            };
-            let program = word(program).parsed("expected the program to run", |text| {
-                if text.contains('/') {
-                    path(
-                        text,
-                        "expected an absolute path inside the box, or a name to look up in PATH",
-                    )?;
-                } else if matches!(text, "." | "..") {
-                    return Err("expected the program to run".to_owned());
-                }
-                Ok(text.to_owned())
-            });
-            let arguments = arguments
-                .iter()
-                .filter_map(|argument| word(argument).string("expected a string"));
-            Some(
-                program
-                    .into_iter()
-                    .chain(arguments.map(str::to_owned))
-                    .collect(),
-            )
-        })
+        .read("command", |item| words(item, COMMAND))
         .unwrap_or_default()
+}
+
+/// A program, absolute or looked up in the box's PATH, and its arguments; what was wrong is reported and left out.
+fn words(item: Item<'_>, expected: &str) -> Option<Vec<String>> {
+    let Value::Array(words) = &item.at.value else {
+        return item.wrong_type(expected);
+    };
+    let word = |at| item.element(at);
+    let Some((program, arguments)) = words.split_first() else {
+        return item.refuse(expected);
+    };
+    let program = word(program).parsed("expected the program to run", |text| {
+        if text.contains('/') {
+            path(
+                text,
+                "expected an absolute path inside the box, or a name to look up in PATH",
+            )?;
+        } else if matches!(text, "." | "..") {
+            return Err("expected the program to run".to_owned());
+        }
+        Ok(text.to_owned())
+    });
+    let arguments = arguments
+        .iter()
+        .filter_map(|argument| word(argument).string("expected a string"));
+    Some(
+        program
+            .into_iter()
+            .chain(arguments.map(str::to_owned))
+            .collect(),
+    )
 }
 
 fn ready(mut section: Section<'_>) -> Ready {
     let ready = Ready {
         when: section
             .read("when", |item| {
-                item.choice(&[("started", ReadyWhen::Started)])
+                item.choice(&[
+                    ("started", ReadyWhen::Started),
+                    ("notify", ReadyWhen::Notify),
+                ])
             })
             .unwrap_or_default(),
         // Zero would mean "for ever" to systemd.
@@ -171,6 +182,59 @@ fn ready(mut section: Section<'_>) -> Ready {
     };
     section.finish();
     ready
+}
+
+fn watchdog(mut section: Section<'_>) -> Watchdog {
+    let watchdog = Watchdog {
+        timeout: section.read("timeout", |item| time(item, Duration::from_millis(1))),
+    };
+    section.finish();
+    watchdog
+}
+
+fn reload(mut section: Section<'_>) -> Option<Reload> {
+    let place = section.place().cloned();
+    let signal = section.read_placed("signal", signal);
+    let command = section.read_placed("command", |item| words(item, COMMAND));
+    let notify = section.read_placed("notify", |item| item.boolean());
+    let problems = section.problems();
+    section.finish();
+    let place = place?;
+    let by_notify = notify.as_ref().is_some_and(|(notify, _)| *notify);
+    let how = match (signal, command, notify) {
+        (Some(_), Some((_, place)), _) => {
+            problems.report(Problem::at(
+                &place,
+                "`reload.command` is written beside `reload.signal`",
+                "a box is asked in one way: take one of the two out",
+            ));
+            return None;
+        }
+        (None, Some(_), Some((true, place))) => {
+            problems.report(Problem::at(
+                &place,
+                "`reload.notify` is written beside `reload.command`",
+                "a command says by its end that the box is done: take one of the two out",
+            ));
+            return None;
+        }
+        (Some((signal, _)), None, _) => ReloadHow::Signal(signal),
+        (None, Some((command, _)), _) => ReloadHow::Command(command),
+        // The default of `ReloadSignal=` in systemd.service(5).
+        (None, None, Some((true, _))) => ReloadHow::Signal(libc::SIGHUP),
+        (None, None, _) => {
+            problems.report(Problem::absent(
+                Some(&place),
+                "[reload] does not say how the box is asked to read its configuration anew",
+                "add a line such as `signal = \"SIGHUP\"`, `command = [\"/usr/sbin/nginx\", \"-s\", \"reload\"]` or `notify = true`",
+            ));
+            return None;
+        }
+    };
+    Some(Reload {
+        how,
+        notify: by_notify,
+    })
 }
 
 fn stop(mut section: Section<'_>) -> Stop {

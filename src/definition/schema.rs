@@ -204,6 +204,10 @@ struct Format {
     idle_stop: Option<Time>,
     /// When the box counts as started.
     ready: Option<Ready>,
+    /// Whether the box must be heard of now and then.
+    watchdog: Option<Watchdog>,
+    /// How the box is asked to read its configuration anew: `systemctl reload`. Default: it cannot be.
+    reload: Option<Reload>,
     /// How the box is stopped.
     stop: Option<Stop>,
     /// What becomes of the lines the box writes.
@@ -389,7 +393,8 @@ enum BindIpv6Only {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "kebab-case", deny_unknown_fields)]
 struct Ready {
-    /// "started": when the command has been executed. Default: `started`.
+    /// "started": when the command has been executed; "notify": when it says READY=1 itself, by sd_notify(3).
+    /// Default: `started`.
     when: Option<ReadyWhen>,
     /// How long a start may take before it is given up. Default: `90s`.
     timeout: Option<Time>,
@@ -399,6 +404,38 @@ struct Ready {
 #[schemars(rename_all = "kebab-case")]
 enum ReadyWhen {
     Started,
+    Notify,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+struct Watchdog {
+    /// The box has failed, and is ended by SIGABRT, when it has not said WATCHDOG=1 for so long, by sd_notify(3);
+    /// it finds this as WATCHDOG_USEC. Default: it need not say anything.
+    timeout: Option<Time>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(extend("anyOf" = [
+    { "required": ["signal"] },
+    { "required": ["command"] },
+    { "required": ["notify"], "properties": { "notify": { "const": true } } },
+]))]
+#[schemars(extend("not" = { "anyOf": [
+    { "required": ["signal", "command"] },
+    { "required": ["notify", "command"], "properties": { "notify": { "const": true } } },
+] }))]
+struct Reload {
+    /// Sent to the box's first process, by name or number. Default: `SIGHUP` with `notify`, else none.
+    signal: Option<Signal>,
+    /// A program that is run inside the box, with its arguments; the reload is over when it ends, and has failed
+    /// if its exit status is not 0. Default: none.
+    #[schemars(length(min = 1))]
+    command: Option<Vec<Argument>>,
+    /// The box says RELOADING=1 after the signal and READY=1 when it is done, by sd_notify(3); the reload lasts
+    /// until then. Default: `false`.
+    notify: Option<bool>,
 }
 
 #[derive(JsonSchema)]

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::definition::{Address, Definition, Dependency, Profile, Socket, SocketKind};
+use crate::definition::{Address, Definition, Dependency, Profile, ReadyWhen, Socket, SocketKind};
 use crate::name::Name;
 
 /// How long a start may take where the definition does not say, and how long a stop: what the plan decides too.
@@ -79,8 +79,16 @@ pub fn drop_in(name: &Name, definition: Option<&Definition>) -> String {
     let start = definition.ready.timeout.unwrap_or(READY_TIMEOUT);
     put(format_args!(
         "TimeoutStartSec={}",
-        time(start.saturating_add(MARGIN))
+        time(match definition.ready.when {
+            ReadyWhen::Started => start.saturating_add(MARGIN),
+            // The supervisor says what was waited for and has this end just after it: so the unit's result is
+            // `timeout`, which only systemd can make it.
+            ReadyWhen::Notify => start,
+        })
     ));
+    if definition.reload.is_some() {
+        put(format_args!("ExecReload=/usr/bin/boxd reload %i"));
+    }
     let stop = definition.stop.timeout.unwrap_or(match definition.profile {
         Profile::App => STOP_TIMEOUT_APP,
         Profile::System => STOP_TIMEOUT_SYSTEM,
@@ -272,7 +280,7 @@ mod tests {
                 "command = ['/bin/true']\ndescription = 'Shop 100%'\nafter = ['db']\n\
                  requires = ['db', 'cache', 'data.mount']\n\
                  [restart]\npolicy = 'on-failure'\ndelay = '1500ms'\nlimit-burst = 3\nlimit-interval = '1min'\n\
-                 [ready]\ntimeout = '30s'\n[stop]\ntimeout = '5s'\n",
+                 [ready]\ntimeout = '30s'\n[reload]\nnotify = true\n[stop]\ntimeout = '5s'\n",
             )),
         );
         assert_eq!(
@@ -289,23 +297,30 @@ mod tests {
              Restart=on-failure\n\
              RestartSec=1500000us\n\
              TimeoutStartSec=45s\n\
+             ExecReload=/usr/bin/boxd reload %i\n\
              TimeoutStopSec=20s\n"
         );
     }
 
     #[test]
     fn timeouts_are_the_plans_with_a_margin() {
-        for profile in ["app", "system"] {
-            let text = format!("command = ['/bin/true']\nprofile = '{profile}'\n");
+        for (profile, when, margin) in [
+            ("app", "started", MARGIN),
+            ("system", "started", MARGIN),
+            ("app", "notify", Duration::ZERO),
+        ] {
+            let text = format!(
+                "command = ['/bin/true']\nprofile = '{profile}'\n[ready]\nwhen = '{when}'\n"
+            );
             let definition = definition(&text);
             let host = crate::host::Host::fixed(&definition);
             let plan = crate::plan::resolve(&definition, &host).expect("a plan");
             let text = drop_in(&name(), Some(&definition));
             for (key, timeout) in [
-                ("TimeoutStartSec", plan.ready.timeout),
-                ("TimeoutStopSec", plan.stop.timeout),
+                ("TimeoutStartSec", plan.ready.timeout + margin),
+                ("TimeoutStopSec", plan.stop.timeout + MARGIN),
             ] {
-                let line = format!("\n{key}={}\n", time(timeout + MARGIN));
+                let line = format!("\n{key}={}\n", time(timeout));
                 assert!(text.contains(&line), "{line}{text}");
             }
         }

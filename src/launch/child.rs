@@ -86,6 +86,7 @@ fn run(plan: &Plan, end: &ChildEnd, sockets: &[String]) -> Result<Infallible, Fa
     mounts::give_credentials(&root, &plan.mounts, &identity).map_err(mount_failure)?;
     environment::add_user(&mut environment, &identity);
     environment::add_sockets(&mut environment, sockets);
+    environment::add_notify(&mut environment, plan);
     let filter = plan.privileges.seccomp.as_ref().map(seccomp::compile);
     let filter = filter
         .transpose()

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::plan::EnvironmentFile;
-use crate::plan::Payload;
+use crate::plan::{Payload, Plan};
 use crate::sandbox::identity::Identity;
 
 /// Most bytes of an environment file; a whole environment of execve(2) is hardly larger.
@@ -76,6 +76,23 @@ pub fn add_sockets(environment: &mut Vec<(String, String)>, names: &[String]) {
         ("LISTEN_PID", "1".to_owned()),
     ] {
         set(environment, name.to_owned(), value);
+    }
+    environment.sort();
+}
+
+/// Sets what tells the first process of the box, and no other, where and how often it is to be heard of;
+/// sd_notify(3), sd_watchdog_enabled(3).
+pub fn add_notify(environment: &mut Vec<(String, String)>, plan: &Plan) {
+    let Some(notify) = &plan.notify else {
+        return;
+    };
+    let socket = notify.socket.to_string_lossy().into_owned();
+    set(environment, "NOTIFY_SOCKET".to_owned(), socket);
+    if let Some(timeout) = plan.watchdog {
+        let microseconds = timeout.as_micros().to_string();
+        set(environment, "WATCHDOG_USEC".to_owned(), microseconds);
+        // As it sees itself in its pid namespace.
+        set(environment, "WATCHDOG_PID".to_owned(), "1".to_owned());
     }
     environment.sort();
 }

@@ -6,12 +6,15 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_passcred;
 use serde::Serialize;
 
 use crate::handover::Document;
@@ -57,6 +60,14 @@ pub enum Error {
     Directory {
         /// `make`, `open`, `lock`, `read`, `remove`.
         attempt: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The socket through which the box speaks could not be made.
+    #[error("cannot make the socket {}", path.display())]
+    Socket {
         /// Which.
         path: PathBuf,
         /// Why.
@@ -178,6 +189,30 @@ impl RunDirectory {
     pub fn write(&self, plan: &Plan, document: &Document) -> Result<(), Error> {
         self.write_file(PLAN, plan)?;
         self.write_file(LAUNCHING, document)
+    }
+
+    /// Makes the socket through which the box will speak, at the place the plan has for it. Anybody may write to
+    /// it who can reach it: nobody can enter this directory, and the socket is bound into the box.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Socket`].
+    pub fn notify_socket(&self, path: &Path) -> Result<OwnedFd, Error> {
+        let attempt = || -> io::Result<OwnedFd> {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let socket = UnixDatagram::bind(path)?;
+            // Before anybody can send: from then on each message comes with its sender.
+            set_socket_passcred(&socket, true)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+            Ok(socket.into())
+        };
+        attempt().map_err(|source| Error::Socket {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// The payload has been executed.

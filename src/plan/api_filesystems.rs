@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::mounts::{directory, own_tmpfs, step, symlink};
 use super::problem::Findings;
-use super::{Content, MountFlags, MountStep, What, walls};
+use super::{Content, MountFlags, MountStep, Notify, What, walls};
 use crate::definition::{Definition, Profile};
 use crate::host::Host;
 
@@ -174,7 +174,11 @@ fn memory(definition: &Definition, host: &Host) -> Vec<MountStep> {
 }
 
 /// `/run/host`: what the box may know of the host; <https://systemd.io/CONTAINER_INTERFACE>.
-pub(super) fn run_host(uuid: String, credentials: Option<MountStep>) -> Vec<MountStep> {
+pub(super) fn run_host(
+    uuid: String,
+    notify: Option<&Notify>,
+    credentials: Option<MountStep>,
+) -> Vec<MountStep> {
     let file = |at: &str, content| {
         step(
             at,
@@ -206,6 +210,15 @@ pub(super) fn run_host(uuid: String, credentials: Option<MountStep>) -> Vec<Moun
         ),
     ];
     steps.extend(credentials);
+    steps.extend(notify.map(|notify| {
+        let socket = What::Tree {
+            path: notify.host.clone(),
+            recursive: false,
+            idmap: false,
+        };
+        // A socket on a read-only mount still takes messages.
+        step(&notify.socket, socket, MountFlags::INERT.read_only())
+    }));
     steps.push(step(
         "/run/host",
         What::Remount,

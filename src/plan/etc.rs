@@ -39,6 +39,7 @@ pub(super) fn identity_files(
     ];
     steps.extend(api_filesystems::run_host(
         identity.machine_id.uuid(),
+        identity.notify,
         credentials,
     ));
     steps

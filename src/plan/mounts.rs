@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::machine_id::MachineId;
 use super::problem::{Findings, Reason};
 use super::{
-    MountFlags, MountStep, What, api_filesystems, credentials, etc, exposure, root, walls,
+    MountFlags, MountStep, Notify, What, api_filesystems, credentials, etc, exposure, root, walls,
 };
 use crate::definition::{Definition, Mount, MountSource, Writes};
 use crate::host::{Host, Idmap, Kind, PathFacts};
@@ -17,6 +17,7 @@ pub(super) struct Identity<'a> {
     pub(super) shifted: bool,
     pub(super) hostname: &'a str,
     pub(super) machine_id: MachineId,
+    pub(super) notify: Option<&'a Notify>,
 }
 
 /// File systems every box has of its own, in which the definition may not mount.

@@ -8,7 +8,7 @@ use super::{
     Content, Credential, Label, Limit, MountFlags, MountStep, Node, NodeKind, Output, Plan,
     ProcessLimit, ResourceLimit, Secret, Socket, SocketKind, Sysctl, Upper, What,
 };
-use crate::definition::{Group, Profile, ReadyWhen, User};
+use crate::definition::{Group, Profile, ReadyWhen, ReloadHow, User};
 
 /// Everything the plan decides, a line each.
 pub fn print(plan: &Plan) -> String {
@@ -152,6 +152,24 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
         "ready",
         format!("when {when}, within {}", time(plan.ready.timeout)),
     )?;
+    if let Some(notify) = &plan.notify {
+        line(out, "speaks", format!("through {}", path(&notify.socket)))?;
+    }
+    if let Some(timeout) = plan.watchdog {
+        line(out, "watchdog", format!("every {}", time(timeout)))?;
+    }
+    if let Some(reload) = &plan.reload {
+        let how = match &reload.how {
+            ReloadHow::Signal(number) => signal(*number),
+            ReloadHow::Command(words) => format!("{words:?}"),
+        };
+        let until = if reload.notify {
+            ", until it says that it is ready"
+        } else {
+            ""
+        };
+        line(out, "reload", format!("by {how}{until}"))?;
+    }
     line(
         out,
         "stop",

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::machine_id::{self, MachineId};
 use super::problem::{Findings, Problem, Reason};
 use super::{
-    IdRange, Namespaces, Output, Payload, Plan, Rate, Ready, Scope, Stop, credentials, devices,
-    limits, mounts, privileges, sockets, walls,
+    IdRange, Namespaces, Notify, Output, Payload, Plan, Rate, Ready, Scope, Stop, credentials,
+    devices, limits, mounts, privileges, sockets, walls,
 };
-use crate::definition::{self, Clock, Definition, Group, Profile, User, Users};
+use crate::definition::{self, Clock, Definition, Group, Profile, ReadyWhen, User, Users};
 use crate::host::Host;
 
 /// The search path for programs; those of systemd.exec(5) for system services, and of every distribution.
@@ -21,6 +21,11 @@ const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// `DefaultRateLimitIntervalSec=` of journald.conf(5).
 const RATE_INTERVAL: Duration = Duration::from_secs(30);
+/// Where each running box has a directory that only root can enter.
+const RUN: &str = "/run/boxd";
+
+/// Where <https://systemd.io/CONTAINER_INTERFACE> wants it.
+const NOTIFY_SOCKET: &str = "/run/host/notify";
 
 /// What is done for this box on this host, or every reason why nothing can be.
 pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem>> {
@@ -31,10 +36,12 @@ pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem
         .hostname
         .clone()
         .unwrap_or_else(|| definition.name.as_str().to_owned());
+    let notify = notify(definition);
     let who = mounts::Identity {
         shifted: definition.security.users == Users::Auto,
         hostname: &hostname,
         machine_id,
+        notify: notify.as_ref(),
     };
     let devices = devices::of(definition, host, &who, &mut findings);
     let mounts = mounts::steps(definition, host, &who, devices.steps, &mut findings);
@@ -91,6 +98,9 @@ pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem
             when: definition.ready.when,
             timeout: definition.ready.timeout.unwrap_or(READY_TIMEOUT),
         },
+        notify,
+        watchdog: definition.watchdog.timeout,
+        reload: definition.reload.clone(),
         stop: stop(definition),
         output: output(&definition.output),
         restart: definition.restart.clone(),
@@ -148,6 +158,22 @@ fn environment(
     environment.extend(of_devices);
     environment.extend(definition.environment.clone());
     environment.into_iter().collect()
+}
+
+/// Only where somebody listens for something: what is set in the environment of a program changes what it does.
+fn notify(definition: &Definition) -> Option<Notify> {
+    let wanted = definition.ready.when == ReadyWhen::Notify
+        || definition.watchdog.timeout.is_some()
+        || definition
+            .reload
+            .as_ref()
+            .is_some_and(|reload| reload.notify);
+    wanted.then(|| Notify {
+        host: PathBuf::from(RUN)
+            .join(definition.name.as_str())
+            .join("notify"),
+        socket: PathBuf::from(NOTIFY_SOCKET),
+    })
 }
 
 fn stop(definition: &Definition) -> Stop {

@@ -14,6 +14,7 @@ use crate::sys;
 use crate::systemd::notify;
 
 use super::kept::{Kept, Record};
+use super::notify_socket::NotifySocket;
 use super::process::Process;
 
 /// All a supervisor has of its box.
@@ -25,6 +26,8 @@ pub struct Received {
     sealed: OwnedFd,
     /// The first process.
     pub process: Process,
+    /// Where the box speaks for itself.
+    pub notify: Option<NotifySocket>,
     /// Standard output and standard error; absent if nobody passed it.
     pub streams: [Option<Stream>; 2],
     /// What changes.
@@ -97,6 +100,8 @@ pub fn receive() -> Result<Received, Error> {
     if pidfd.is_none() && kept.exit.is_none() {
         return Err(Error::Missing(handover::FD_PROCESS));
     }
+    let notify = take(handover::FD_NOTIFY)
+        .map(|socket| NotifySocket::new(socket, &document.cgroup, document.ids));
     let [of_stdout, of_stderr] = Style::of(&document.output);
     let mut stream = |stream_name, style, [pipe, inlet, outlet]: [&'static str; 3], sent| {
         let Some(pipe) = take(pipe) else {
@@ -131,6 +136,7 @@ pub fn receive() -> Result<Received, Error> {
         process: Process::new(pidfd, document.pid),
         document,
         sealed,
+        notify,
         streams: [stdout, stderr],
         record,
         kept,
@@ -169,6 +175,9 @@ pub fn pass_on(received: &Received) -> Result<Result<Infallible, sys::Error>, io
     ];
     if let Some(pidfd) = received.process.pidfd() {
         all.push((handover::FD_PROCESS, pidfd));
+    }
+    if let Some(socket) = &received.notify {
+        all.push((handover::FD_NOTIFY, socket.as_fd()));
     }
     for (stream, names) in received.streams.iter().zip(STREAMS) {
         if let Some(stream) = stream {

@@ -1,5 +1,6 @@
 //! The one loop: it waits for the kernel, tells the policy, and does what the policy says.
 
+mod notifications;
 mod output;
 
 use std::collections::VecDeque;
@@ -12,12 +13,14 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::time::{ClockId, clock_gettime};
 
+use notifications::Notifications;
+
 use super::chain;
 use super::descriptors::{self, Received};
 use super::idle::{self, Idle};
 use super::kept::Kept;
 use super::message::{self, Message, Subject};
-use super::policy::{Action, Event, Failure, Farewell, Left, Phase, Rules, State};
+use super::policy::{Action, Event, Farewell, Left, Notice, Phase, Rules, State};
 use super::scope::Scope;
 use crate::journal::gate::Gate;
 use crate::journal::native::{self, Socket};
@@ -45,10 +48,11 @@ const OUTBOX: usize = 32;
 
 /// What the loop waits for, in the order in which it is looked at.
 ///
-/// A kill for want of memory comes before the exit it causes.
+/// A kill for want of memory comes before the exit it causes, and so does what the box said before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     Memory,
+    Notifications,
     Cgroup,
     Process,
     Signals,
@@ -57,8 +61,9 @@ enum Source {
     Journal,
 }
 
-const SOURCES: [Source; 7] = [
+const SOURCES: [Source; 8] = [
     Source::Memory,
+    Source::Notifications,
     Source::Cgroup,
     Source::Process,
     Source::Signals,
@@ -128,6 +133,7 @@ pub struct EventLoop {
     tell_again: Option<Duration>,
     watchdog: Option<(Duration, Duration)>,
     idle: Option<Idle>,
+    notifications: Notifications,
     finished: Option<u8>,
 }
 
@@ -156,6 +162,10 @@ impl EventLoop {
             exit: kept.exit,
             oom: kept.oom,
         };
+        let interval = match kept.watchdog {
+            Some(microseconds) => Some(Duration::from_micros(microseconds)),
+            None => received.document.watchdog,
+        };
         let event_loop = EventLoop {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Error::Wait)?,
             memory_limit: scope.memory_limit(),
@@ -182,6 +192,7 @@ impl EventLoop {
                 .map(|interval| interval / 2)
                 .map(|interval| (interval, now + interval)),
             idle: None,
+            notifications: Notifications::of(interval),
             finished: None,
         };
         event_loop.watch(&event_loop.signals, Source::Signals, "signals")?;
@@ -192,6 +203,9 @@ impl EventLoop {
             if let Some(stream) = &event_loop.received.streams[index] {
                 event_loop.watch(&stream.pipe(), source, "the output")?;
             }
+        }
+        if let Some(socket) = &event_loop.received.notify {
+            event_loop.watch(socket, Source::Notifications, "what the box says")?;
         }
         // These can be absent: the cgroup may be gone, and the memory controller missing.
         for (file, source) in [
@@ -246,7 +260,12 @@ impl EventLoop {
     /// Where the box stands, as systemd must know it.
     fn tell_standing(&mut self) {
         if let Phase::Starting { until } = self.state.phase {
-            self.tell_waiting(until);
+            self.status_told();
+            let status = self.status();
+            self.told(notify::status(&status));
+            // As long as the box may take, systemd waits, and no longer.
+            let left = until.saturating_sub(now());
+            self.told(notify::extend_timeout(left + AFTER_US));
         } else if self.state.ready {
             self.tell_ready();
         }
@@ -271,6 +290,7 @@ impl EventLoop {
             self.flows.contains(&Flow::Turn).then_some(Duration::ZERO),
         ]
         .into_iter()
+        .chain(self.next_of_notifications())
         .flatten()
         .min();
         let timeout = match next {
@@ -297,6 +317,7 @@ impl EventLoop {
     fn happened(&mut self, source: Source) -> Result<(), Error> {
         match source {
             Source::Memory => self.memory_changed(),
+            Source::Notifications => self.listen(),
             Source::Cgroup => self.cgroup_changed(),
             Source::Process => {
                 if self.look_for_exit() {
@@ -358,6 +379,7 @@ impl EventLoop {
             self.tell_again = None;
             self.tell_standing();
         }
+        self.listen_on_time(now);
         if let Some((interval, at)) = self.watchdog
             && at <= now
         {
@@ -405,60 +427,6 @@ impl EventLoop {
         self.event(Event::Stop { heard });
     }
 
-    fn tell_ready(&mut self) {
-        let status = message::running(&self.subject());
-        self.told(notify::ready(&status));
-        if !self.received.kept.ready {
-            self.keep(|kept| kept.ready = true);
-        }
-    }
-
-    /// What is waited for, and for how long: systemd is to wait as long, and no longer.
-    fn tell_waiting(&mut self, until: Duration) {
-        let left = until.saturating_sub(now());
-        self.told(notify::status(&message::waiting(self.rules.ready, left)));
-        self.told(notify::extend_timeout(left + AFTER_US));
-    }
-
-    fn tell_failed(&mut self, why: Failure) {
-        match why {
-            // Its own time for the start is over too.
-            Failure::NotReady => {}
-            Failure::Watchdog => {
-                // systemd answers with the signal by which it ends a supervisor that hangs. It is blocked only
-                // now, so that one which hangs has not blocked it.
-                let mask = blocked().chain([Signal::SIGABRT]);
-                let mask = SigSet::from_iter(mask);
-                let blocked = mask
-                    .thread_block()
-                    .and_then(|()| self.signals.set_mask(&mask));
-                if let Err(errno) = blocked {
-                    return self.trouble(["SIGABRT cannot be blocked: ", errno.desc()].concat());
-                }
-                self.told(notify::watchdog_trigger());
-                self.told(notify::extend_timeout(self.rules.time_to_end(true)));
-            }
-        }
-    }
-
-    /// Somebody has frozen the cgroup, or thawed it. A box that is being stopped is thawed for that.
-    fn tell_paused(&mut self) {
-        if !matches!(self.state.phase, Phase::Starting { .. } | Phase::Running) {
-            return;
-        }
-        let subject = self.subject();
-        let message = Message::paused(&subject, self.paused);
-        let status = match (self.paused, self.state.phase) {
-            (true, _) => message::paused(&subject),
-            (false, Phase::Starting { until }) => {
-                message::waiting(self.rules.ready, until.saturating_sub(now()))
-            }
-            (false, _) => message::running(&subject),
-        };
-        self.told(notify::status(&status));
-        self.say(&message);
-    }
-
     fn act(&mut self, action: Action) {
         match action {
             Action::TellReady => self.tell_ready(),
@@ -501,7 +469,10 @@ impl EventLoop {
                 let subject = self.subject();
                 let status = message::status_of(notice, &subject);
                 let message = Message::of(notice, &subject);
-                self.told(notify::status(&status));
+                // What the box says of itself stands already.
+                if notice != Notice::Ready {
+                    self.told(notify::status(&status));
+                }
                 if let Some(message) = message {
                     self.say(&message);
                 }

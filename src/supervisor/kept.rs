@@ -13,7 +13,7 @@ use super::policy::{Exit, Failure, Killed};
 use crate::handover::{Error, FD_KEPT, VERSION, memfd};
 use crate::journal::relay::Sent;
 
-const WORDS: usize = 22;
+const WORDS: usize = 23;
 
 /// What changes while a box lives, and must survive its supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,6 +42,8 @@ pub struct Kept {
     pub idle: bool,
     /// Lines and bytes of output that were dropped, as far as they were reported.
     pub reported: (u64, u64),
+    /// The box wants its watchdog to expire after so many microseconds, 0 for never.
+    pub watchdog: Option<u64>,
 }
 
 /// The memfd of a [`Kept`].
@@ -141,6 +143,7 @@ fn encode(kept: &Kept) -> [u64; WORDS] {
         kept.stderr.dropped_bytes,
         kept.reported.0,
         kept.reported.1,
+        optional(kept.watchdog),
     ]
 }
 
@@ -171,6 +174,7 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
         err_dropped_bytes,
         reported_lines,
         reported_bytes,
+        watchdog,
     ] = words;
     if version != u64::from(VERSION) {
         return Err(Error::Version {
@@ -225,6 +229,7 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
         ready_by: ready_by.checked_sub(1),
         idle: idle != 0,
         reported: (reported_lines, reported_bytes),
+        watchdog: watchdog.checked_sub(1),
     })
 }
 
@@ -264,6 +269,7 @@ mod tests {
             ready_by: Some(0),
             idle: true,
             reported: (8, 9),
+            watchdog: Some(0),
         };
         record.save(&kept).expect("saves");
         assert_eq!(record.load().expect("loads"), kept);

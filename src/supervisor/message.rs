@@ -77,7 +77,7 @@ impl Message {
         let name = subject.name;
         let status = status_of(notice, subject);
         Some(match notice {
-            Notice::Stopping | Notice::Killed(Killed::Unheard) => return None,
+            Notice::Stopping | Notice::Leaving | Notice::Killed(Killed::Unheard) => return None,
             Notice::Idle => Message::info(
                 "a08b0b33b7ae4f6e9c3a0bd92d7b1c5e",
                 format!(
@@ -284,6 +284,10 @@ pub fn waiting(for_what: ReadyWhen, left: Duration) -> String {
 /// The line in `systemctl status` after a notice.
 pub fn status_of(notice: Notice, subject: &Subject<'_>) -> String {
     match notice {
+        Notice::Leaving => format!(
+            "stopping: the box says so itself, all is killed after {:?}",
+            subject.stop_timeout
+        ),
         Notice::Ready => running(subject),
         Notice::Idle => format!(
             "stopping: nobody has used its sockets for {}",

@@ -1,7 +1,7 @@
 //! What the supervisor decides: `(State, Event, now) -> (State, Actions)`, without a system call.
 //!
 //! ```text
-//!             Ready              Stop, or Failed: a signal
+//!             Ready              Stop or Failed: a signal; Leaving
 //!   Starting ───────► Running ────────────────────────────► Stopping
 //!      │ Deadline        │                                   │    │ Deadline: kill all
 //!      ▼                 │ Exited: kill the rest             │    ▼
@@ -17,7 +17,7 @@
 //! ```
 //!
 //! A box that is ready as soon as it is started begins in Running. What leads out of Running leads out of Starting
-//! and Overdue too.
+//! and Overdue too, except for Leaving.
 //!
 //! What is not ready in time is systemd's to stop, whose own time for the start ends just then: only so does the
 //! unit's result become `timeout`. If no stop comes, Overdue asks for one itself.
@@ -215,6 +215,8 @@ pub enum Event {
         /// On the clock of all times here.
         until: Duration,
     },
+    /// The box says that it ends of itself.
+    Leaving,
     /// The box is to end for this.
     Failed {
         /// Why.
@@ -281,6 +283,8 @@ pub enum Action {
 /// Something worth saying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
+    /// It says that it ends of itself.
+    Leaving,
     /// It is ready, after it was waited for.
     Ready,
     /// It is to end for this.
@@ -494,6 +498,16 @@ impl State {
                 ]);
                 self.ask(rules.signal, heard, now, rules, &mut actions);
             }
+            (Phase::Running, Event::Leaving) => {
+                self.phase = Phase::Stopping {
+                    until: now + rules.timeout,
+                };
+                actions.extend([
+                    Action::TellStopping(rules.time_to_end(true)),
+                    Action::Say(Notice::Leaving),
+                    Action::RecordStop,
+                ]);
+            }
             (Phase::Starting { .. } | Phase::Running, Event::Failed { why, heard }) => {
                 self.failed = Some(why);
                 actions.extend([
@@ -546,10 +560,14 @@ impl State {
             }
             (
                 Phase::Stopping { .. } | Phase::Killing { .. } | Phase::Draining { .. },
-                Event::Stop { .. },
+                Event::Stop { heard },
             ) => {
                 if !self.requested {
-                    actions.push(Action::TellStopping(KILL_WAIT + DRAIN_MAX));
+                    actions.push(Action::TellStopping(rules.time_to_end(heard)));
+                    let leaving = matches!(self.phase, Phase::Stopping { .. });
+                    if leaving && heard && self.failed.is_none() {
+                        actions.push(Action::Signal(rules.signal));
+                    }
                 }
                 self.requested = true;
             }
@@ -558,6 +576,7 @@ impl State {
                 _,
                 Event::Ready { .. }
                 | Event::Extended { .. }
+                | Event::Leaving
                 | Event::Failed { .. }
                 | Event::Idle { .. }
                 | Event::Exited(_)

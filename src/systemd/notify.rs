@@ -61,6 +61,29 @@ pub fn stopping(text: &str) -> Result<(), Error> {
     send(&[NotifyState::Stopping, NotifyState::Status(&one_line(text))])
 }
 
+/// The box reads its configuration anew since then, a time of `CLOCK_MONOTONIC`; [`ready`] ends that.
+///
+/// # Errors
+///
+/// [`Error::Send`].
+pub fn reloading(since: Duration) -> Result<(), Error> {
+    let since = format!("MONOTONIC_USEC={}", since.as_micros());
+    send(&[NotifyState::Reloading, NotifyState::Custom(&since)])
+}
+
+/// Why the box fails, in numbers of its own: errno(3), and an exit status.
+///
+/// # Errors
+///
+/// [`Error::Send`].
+pub fn failing(errno: Option<u32>, exit_status: Option<u8>) -> Result<(), Error> {
+    let errno = errno.map(NotifyState::Errno);
+    let exit_status = exit_status.map(|status| format!("EXIT_STATUS={status}"));
+    let exit_status = exit_status.as_deref().map(NotifyState::Custom);
+    let states: Vec<_> = errno.into_iter().chain(exit_status).collect();
+    send(&states)
+}
+
 /// The current start or stop may take this much longer, counted from now.
 ///
 /// # Errors

@@ -224,6 +224,9 @@ pub fn host_box(line: &str) -> Plan {
             when: ReadyWhen::Started,
             timeout: Duration::from_secs(90),
         },
+        notify: None,
+        watchdog: None,
+        reload: None,
         stop: Stop {
             signal: libc::SIGTERM,
             timeout: Duration::from_secs(10),

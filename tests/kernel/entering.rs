@@ -106,6 +106,7 @@ impl Running {
             ready: boxd::plan::ReadyWhen::Started,
             ready_by: 0,
             output: plan.output,
+            watchdog: None,
             stop_signal: plan.stop.signal,
             stop_timeout: plan.stop.timeout,
             idle: None,

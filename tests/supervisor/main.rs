@@ -148,6 +148,7 @@ fn begin(
         ready: boxd::plan::ReadyWhen::Started,
         ready_by: 0,
         output: boxd::plan::Output::default(),
+        watchdog: None,
         stop_signal: libc::SIGTERM,
         stop_timeout: Duration::from_millis(stop_timeout),
         idle: None,

@@ -10,6 +10,7 @@ mod faults;
 mod files;
 mod life;
 mod limits;
+mod notify;
 mod operator;
 mod package;
 mod security;

@@ -406,6 +406,30 @@ fn a_box_whose_watchdog_starves_is_aborted_and_killed_if_that_goes_unheard() {
 }
 
 #[test]
+fn a_box_that_says_it_ends_has_the_time_of_a_stop_for_it() {
+    let (state, actions) = run(&[(1, Event::Leaving), (2, Event::Leaving)]);
+    assert_eq!(state.phase, Phase::Stopping { until: seconds(6) });
+    assert_eq!(
+        actions,
+        [
+            Action::TellStopping(seconds(75)),
+            Action::Say(Notice::Leaving),
+            Action::RecordStop,
+        ]
+    );
+    let (state, actions) = run(&[(1, Event::Leaving), (2, STOP)]);
+    assert_eq!(state.deadline(), Some(seconds(6)));
+    assert_eq!(actions.last(), Some(&Action::Signal(libc::SIGTERM)));
+    let events = [
+        (1, Event::Leaving),
+        (2, Event::Exited(Exit::Status(3))),
+        (2, Event::Empty),
+        (2, Event::OutputSent),
+    ];
+    assert_eq!(status(&events), (Result::ExitCode, 3));
+}
+
+#[test]
 fn an_heir_waits_for_what_is_left_of_the_time_and_knows_a_failure() {
     let begin = |left: Left| State::begin(&NOTIFY, &left, seconds(20));
     assert_eq!(begin(Left::default()).deadline(), Some(seconds(30)));
@@ -432,6 +456,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         prop_oneof![Just(ReadyWhen::Started), Just(ReadyWhen::Notify)]
             .prop_map(|by| Event::Ready { by }),
+        Just(Event::Leaving),
         (0..200u64).prop_map(|until| Event::Extended {
             until: seconds(until)
         }),
