@@ -16,6 +16,7 @@ use crate::name::Name;
 use crate::syscall::{Architecture, Syscall};
 
 pub use diagnostics::{Diagnostics, SourceText, Style};
+pub use health::{Health, OnFailure, Probe, UNHEALTHY};
 pub use layers::{BadName, Layers, Listed, LoadError, list, load, load_file, texts};
 pub use output::Output;
 pub use reader::{parse, understand};
@@ -25,6 +26,7 @@ pub use values::parse_user;
 
 mod devices;
 mod diagnostics;
+mod health;
 mod layers;
 mod mounts;
 mod output;
@@ -90,6 +92,8 @@ pub struct Definition {
     pub output: Output,
     /// Whether systemd starts it again.
     pub restart: Restart,
+    /// How the box is asked whether it does what it is there for. Absent: it is not asked.
+    pub health: Option<Health>,
     /// Limits and weights.
     pub resources: Resources,
     /// What the box may do, relative to its profile.
@@ -512,6 +516,8 @@ pub enum ReadyWhen {
     Started,
     /// The payload says so itself, by sd_notify(3).
     Notify,
+    /// A probe of `[health]` has succeeded.
+    Healthy,
 }
 
 /// `[stop]`.

@@ -1,4 +1,4 @@
-//! Another process in a running box: `boxctl exec` and `boxctl shell`.
+//! Another process in a running box: `boxctl exec`, `boxctl shell`, and the commands of probes.
 //!
 //! ```text
 //! boxctl ──fork──► the envoy ──clone──► the command
@@ -25,6 +25,7 @@ pub mod terminal;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use rustix::termios::Winsize;
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,7 @@ use crate::launch::protocol::{Failure, Status};
 use crate::name::Name;
 use crate::running::{self, Running};
 use crate::sys::{self, Fork};
-use relay::{Caller, Signals, Streams};
+use relay::{Caller, Collected, Signals, Streams};
 use terminal::Raw;
 
 /// What runs in the box.
@@ -70,6 +71,18 @@ pub struct Options {
     pub terminal: bool,
     /// What it reads.
     pub input: Input,
+    /// Whose it is.
+    pub errand: Errand,
+}
+
+/// For whom something is run in a box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// Somebody who decides himself when it ends.
+    Operator,
+    /// A probe: it runs in a [cgroup of its own](crate::health::CGROUP), by which it can be ended with all it
+    /// started, and dies with its caller.
+    Probe,
 }
 
 /// Why nothing was run in a box.
@@ -236,6 +249,40 @@ pub fn run(running: &Running, options: &Options) -> Result<u8, Error> {
     status.map_err(relayed)
 }
 
+/// Runs a command in a box until it ends or the time is up, and returns what it said, of much the last part.
+///
+/// What it started is not ended here. This process must have one thread.
+///
+/// # Errors
+///
+/// The command does not run, except for [`Error::Relay`].
+pub fn collect(
+    running: &Running,
+    options: &Options,
+    deadline: Instant,
+    most: usize,
+) -> Result<Collected, Error> {
+    let name = &running.document.name;
+    if running.plan.ids.is_none() {
+        seal::this_program().map_err(|source| Error::Seal {
+            name: name.clone(),
+            source,
+        })?;
+    }
+    let environment =
+        environment::read(&running.plan.payload).map_err(|source| Error::Environment {
+            name: name.clone(),
+            source,
+        })?;
+    let relayed = |source| Error::Relay {
+        name: name.clone(),
+        source,
+    };
+    let signals = Signals::block().map_err(relayed)?;
+    let command = enter(running, options, environment, None, &signals)?;
+    relay::collect(command.streams, &command.process, deadline, most).map_err(relayed)
+}
+
 /// A command that runs in a box.
 struct Inside {
     process: OwnedFd,
@@ -279,7 +326,9 @@ fn enter(
                 let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
                 let _ = relay::reap(&process);
             }
-            envoy::remove_leaf(&running.document.cgroup);
+            if options.errand == Errand::Operator {
+                envoy::remove_leaf(&running.document.cgroup);
+            }
             Err(broken_off(why, running))
         }
     }

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::IdRange;
 use crate::name::Name;
-use crate::plan::{Output, ReadyWhen};
+use crate::plan::{HealthRules, Output, ReadyWhen};
 
 /// Version of [`Document`], and of what the supervisor keeps, that this program writes and understands. A change that an older or newer
 /// program would misread gets another number; a document of another number is refused with a sentence. A new
@@ -110,6 +110,9 @@ pub struct Document {
     /// The box has failed when it is not heard of for so long.
     #[serde(default)]
     pub watchdog: Option<Duration>,
+    /// When it is asked how it is, and what follows.
+    #[serde(default)]
+    pub health: Option<HealthRules>,
     /// Signal that asks the box to stop.
     pub stop_signal: i32,
     /// Time from the signal to the kill of all.
@@ -291,6 +294,7 @@ mod tests {
             ready_by: 1_000_000,
             output: Output::default(),
             watchdog: Some(Duration::from_secs(30)),
+            health: None,
             stop_signal: 15,
             stop_timeout: Duration::from_millis(10_500),
             idle: None,

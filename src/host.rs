@@ -493,6 +493,7 @@ pub(crate) fn example() -> Definition {
         stop: crate::definition::Stop::default(),
         output: crate::definition::Output::default(),
         restart: crate::definition::Restart::default(),
+        health: None,
         resources: crate::definition::Resources::default(),
         security: crate::definition::Security::default(),
         devices: Vec::new(),

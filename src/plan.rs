@@ -33,9 +33,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::capability::CapabilitySet;
 pub use crate::definition::{
-    Address, BindIpv6Only, Credential, DeviceAccess, EnvironmentFile, Group, Listen, Profile,
-    ReadyWhen, Reload, ReloadHow, Resource, ResourceLimit, Restart, SocketKind, SocketOptions,
-    User,
+    Address, BindIpv6Only, Credential, DeviceAccess, EnvironmentFile, Group, Listen, OnFailure,
+    Probe, Profile, ReadyWhen, Reload, ReloadHow, Resource, ResourceLimit, Restart, SocketKind,
+    SocketOptions, UNHEALTHY, User,
 };
 pub use crate::host::{Node, NodeKind};
 pub use crate::identity::IdRange;
@@ -89,6 +89,9 @@ pub struct Plan {
     pub output: Output,
     /// Whether systemd starts it again; carried out by systemd through the generator's drop-in.
     pub restart: Restart,
+    /// How it is asked whether it does what it is there for.
+    #[serde(default)]
+    pub health: Option<Health>,
     /// Things the operator should know: what differs on this host from what was asked for.
     pub remarks: Vec<String>,
 }
@@ -605,4 +608,30 @@ pub struct Stop {
     pub signal: i32,
     /// From the signal to the kill of all.
     pub timeout: Duration,
+}
+
+/// How a box is asked whether it does what it is there for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// What is asked.
+    pub probe: Probe,
+    /// When, and what follows.
+    pub rules: HealthRules,
+}
+
+/// When a box is asked, and what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthRules {
+    /// From the end of a probe to the next.
+    pub interval: Duration,
+    /// How long a probe may take.
+    pub timeout: Duration,
+    /// Failures in a row that make the box unhealthy; at least 1.
+    pub retries: u32,
+    /// For how long after the start of the box failures do not count, until a probe has succeeded.
+    pub start_period: Duration,
+    /// From the end of a probe to the next during that time.
+    pub start_interval: Duration,
+    /// What becomes of an unhealthy box.
+    pub on_failure: OnFailure,
 }

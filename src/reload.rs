@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::net::{SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::enter::{self, Input, Options, What};
+use crate::enter::{self, Errand, Input, Options, What};
 use crate::name::Name;
 use crate::plan::{Notify, Reload, ReloadHow};
 use crate::running::{self, Running};
@@ -140,6 +140,7 @@ fn run(name: &Name, running: &Running, command: Vec<String>) -> Result<(), Error
         working_directory: None,
         terminal: false,
         input: Input::Empty,
+        errand: Errand::Operator,
     };
     match enter::run(running, &options)? {
         0 => Ok(()),

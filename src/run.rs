@@ -302,6 +302,7 @@ pub fn document(
         ready_by: u64::try_from((monotonic() + plan.ready.timeout).as_micros()).unwrap_or(u64::MAX),
         output: plan.output,
         watchdog: plan.watchdog,
+        health: plan.health.as_ref().map(|health| health.rules),
         stop_signal: plan.stop.signal,
         stop_timeout: plan.stop.timeout,
         idle,

@@ -15,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup;
 use crate::handover::{self, Document};
+use crate::health::{self, Health};
 use crate::launch::run_directory::{DOCUMENT, PARENT, PLAN};
 use crate::name::Name;
 use crate::plan::Plan;
@@ -28,6 +29,18 @@ pub struct Running {
     pub plan: Plan,
     /// Its first process.
     pub process: OwnedFd,
+}
+
+impl Running {
+    /// How it answers when it is asked, as its supervisor wrote it down last; none if it is not asked.
+    pub fn health(&self) -> Option<Health> {
+        self.document.health?;
+        let path = Path::new(PARENT)
+            .join(self.document.name.as_str())
+            .join(health::FILE);
+        // Not written yet, or by another version: then there is nothing to say.
+        serde_json::from_slice(&read(&path).ok()??).ok()
+    }
 }
 
 /// Why it is not known whether a box runs.
@@ -229,6 +242,7 @@ mod tests {
             ready_by: 0,
             output: crate::plan::Output::default(),
             watchdog: None,
+            health: None,
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
             idle: None,

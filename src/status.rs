@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::health::{Answer, Health, Probe, State as HealthState};
 use crate::identity::IdRange;
 use crate::plan::Limit;
 
@@ -56,6 +57,9 @@ pub struct Status {
     pub usage: Option<Usage>,
     /// What it may use; absent limits are not set.
     pub limits: Limits,
+    /// How it answers when it is asked, while it runs under a supervisor and has a `[health]`.
+    #[serde(default)]
+    pub health: Option<Health>,
     /// What differs on this host from what was asked for.
     pub remarks: Vec<String>,
     /// How it ended the last time, where the journal still knows. `boxctl status --json` without names looks it up

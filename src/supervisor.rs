@@ -35,6 +35,7 @@ use nix::sys::signal::{SigSet, Signal, raise};
 
 mod descriptors;
 mod event_loop;
+mod health;
 mod idle;
 mod kept;
 mod message;

@@ -25,14 +25,21 @@ const MAY_USE: &[(&str, &str)] = &[
     ),
     (
         "status",
-        "cgroup definition generator::DROP_IN generator::is_known handover host identity journal plan running systemd",
+        "cgroup definition generator::DROP_IN generator::is_known handover health host identity journal plan running systemd",
     ),
     (
         "enter",
-        "cgroup definition::User handover identity launch plan running sandbox sys",
+        "cgroup definition::User handover health identity launch plan running sandbox sys",
+    ),
+    (
+        "probe",
+        "enter health journal plan running sandbox::namespaces sys",
+    ),
+    (
+        "running",
+        "cgroup handover health launch::run_directory plan sys",
     ),
     ("reload", "enter plan running supervisor sys"),
-    ("running", "cgroup handover launch::run_directory plan sys"),
     (
         "launch",
         "cgroup handover identity journal launch::child launch::channel launch::credentials launch::environment launch::protocol launch::stdio plan \
@@ -52,7 +59,7 @@ const MAY_USE: &[(&str, &str)] = &[
     // Not a word of D-Bus: a box must outlive a bus that hangs.
     (
         "supervisor",
-        "cgroup handover identity journal plan sys systemd::notify",
+        "cgroup handover health identity journal launch::run_directory::PARENT plan sys systemd::notify",
     ),
     ("sandbox", "identity launch::protocol plan sys"),
     ("journal", "handover plan::Output plan::Rate sys"),
@@ -65,7 +72,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("cgroup", "plan::Limit sys"),
     (
         "handover",
-        "identity plan::IdRange plan::Output plan::ReadyWhen sys",
+        "identity plan::HealthRules plan::IdRange plan::Output plan::ReadyWhen sys",
     ),
     ("generator", "definition host::real_path plan::exposure"),
     ("plan", "definition host identity"),
@@ -73,6 +80,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("definition", ""),
     ("identity", ""),
     ("sys", ""),
+    ("health", ""),
     ("name", ""),
     ("capability", ""),
     ("syscall", ""),

@@ -1,4 +1,5 @@
-//! `boxd run NAME`, `boxd reload NAME`, `boxd clean NAME`: what the units call.
+//! `boxd run NAME`, `boxd reload NAME`, `boxd clean NAME`: what the units call; `boxd probe NAME`: what supervisors
+//! call.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -6,6 +7,7 @@ use std::process::ExitCode;
 use boxd::clean::{self, Ending, Outcome};
 use boxd::journal::{self, chain};
 use boxd::name::Name;
+use boxd::probe;
 use boxd::reload;
 use boxd::run;
 use boxd::systemd::notify;
@@ -23,6 +25,13 @@ struct Arguments {
 enum Command {
     /// Start a box and become its supervisor: ExecStart= of box@NAME.service
     Run {
+        /// The box
+        name: Name,
+    },
+    /// Ask a running box once how it is, as [health] of its definition says: called by its supervisor
+    ///
+    /// Exit status: 0 if it is well, 1 if not, 2 if it did not answer in time, 3 if it could not be asked.
+    Probe {
         /// The box
         name: Name,
     },
@@ -66,6 +75,7 @@ fn main() -> ExitCode {
                 }
             }
         }
+        Command::Probe { name } => ExitCode::from(probe::run(&name)),
         Command::Clean { name, again } => {
             journal::init("boxd", &name);
             let clean = if again {

@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::{Error, names};
 use crate::cgroup;
 use crate::definition::{Layers, Users, parse_user};
-use crate::enter::{self, Input, Options, What};
+use crate::enter::{self, Errand, Input, Options, What};
 use crate::name::Name;
 use crate::running::{self, Running};
 
@@ -43,6 +43,7 @@ pub fn exec(name: &str, wish: Wish) -> Result<ExitCode, Error> {
         } else {
             Input::Empty
         },
+        errand: Errand::Operator,
     };
     Ok(ExitCode::from(enter::run(&running, &options)?))
 }
@@ -56,6 +57,7 @@ pub fn shell(name: &str, wanted: Option<String>) -> Result<ExitCode, Error> {
         working_directory: None,
         terminal: io::stdin().is_terminal() && io::stdout().is_terminal(),
         input: Input::Passed,
+        errand: Errand::Operator,
     };
     Ok(ExitCode::from(enter::run(&running, &options)?))
 }

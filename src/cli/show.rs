@@ -7,7 +7,9 @@ use jiff::tz::TimeZone;
 use super::table::{self, Cell, Side};
 use super::terminal::{Look, Paint, cut, harmless};
 use super::text;
-use crate::status::{DefinitionState, End, Report, Runner, Socket, State, Status};
+use crate::status::{
+    DefinitionState, End, Health, HealthState, Report, Runner, Socket, State, Status,
+};
 
 /// When it is, and where the reader is.
 #[derive(Debug, Clone)]
@@ -213,6 +215,9 @@ pub fn page(status: &Status, output: &[String], clock: &Clock, look: Look) -> St
         page.entry("Root", &root(&payload.root));
         page.entry("CGroup", &cgroup(&payload.cgroup));
     }
+    if let Some(health) = &status.health {
+        show_health(&mut page, health, clock);
+    }
     for remark in &status.remarks {
         page.entry("Remark", &harmless(remark));
     }
@@ -245,11 +250,55 @@ struct Page {
 }
 
 impl Page {
+    /// Where the labels end.
+    const LABELS: usize = "Supervisor".len() + 1;
+
     /// Adds a line. The text is not cut: a path cut in two is of no use.
     fn entry(&mut self, label: &str, text: &str) {
-        const LABELS: usize = "Supervisor".len() + 1;
-        let label = self.look.paint(Paint::Faint, &format!("{label:>LABELS$}:"));
+        let label = match label {
+            // Another line of the entry above.
+            "" => " ".repeat(Page::LABELS + 1),
+            label => {
+                let width = Page::LABELS;
+                self.look.paint(Paint::Faint, &format!("{label:>width$}:"))
+            }
+        };
         self.lines.push(format!("{label} {text}"));
+    }
+}
+
+/// The state, and below it a line for each probe, the last first. What a probe said may have more lines: the last of
+/// them stands here, all of them in the JSON.
+fn show_health(page: &mut Page, health: &Health, clock: &Clock) {
+    let look = page.look;
+    let state = match health.state {
+        HealthState::Healthy => look.paint(Paint::Good, "healthy"),
+        HealthState::Unhealthy => look.paint(Paint::Bad, "unhealthy"),
+        HealthState::Starting => look.paint(Paint::Warning, "starting"),
+    };
+    let failures = match health.failures {
+        0 => String::new(),
+        1 => "; the last probe failed".to_owned(),
+        number => format!("; the last {number} probes failed"),
+    };
+    let since = text::moment(health.since, &clock.zone);
+    let ago = text::ago(health.since, clock.now);
+    page.entry("Health", &format!("{state} since {since}; {ago}{failures}"));
+    for (index, probe) in health.probes.iter().rev().enumerate() {
+        let said = probe.output.lines().next_back().unwrap_or_default();
+        let line = format!(
+            "{} {} after {}{}{}",
+            text::moment(probe.at, &clock.zone),
+            probe.answer.as_str(),
+            text::cpu_time(probe.took),
+            if said.is_empty() { "" } else { ": " },
+            harmless(said)
+        );
+        let line = match look.width {
+            Some(width) => cut(&line, width.saturating_sub(Page::LABELS + 2)),
+            None => line,
+        };
+        page.entry(if index == 0 { "Probes" } else { "" }, &line);
     }
 }
 

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use super::devices::{credentials, devices};
 use super::diagnostics::{Diagnostics, Problem, SourceText};
+use super::health::health;
 use super::mounts::{mounts, root};
 use super::output::output;
 use super::quantity;
-use super::section::{Item, Problems, Section, path};
+use super::section::{Problems, Section};
 use super::security::security;
 use super::sockets::{idle_stop, sockets};
-use super::tree::{self, Table, Value};
+use super::tree::{self, Table};
 use super::values::{
-    BOX_PATH, cores, dependencies, environment, environment_files, group, hostname, limits, memory,
-    signal, time, user,
+    self, BOX_PATH, cores, dependencies, environment, environment_files, group, hostname, limits,
+    memory, signal, time, user,
 };
 use super::{
     Definition, Profile, Ready, ReadyWhen, Reload, ReloadHow, Resources, Restart, RestartPolicy,
@@ -69,6 +70,10 @@ fn read(name: &Name, sources: Vec<PathBuf>, mut whole: Section<'_>) -> Definitio
     let security = security(whole.section("security", "[security]"));
     let users = security.users;
     let sockets = sockets(&mut whole);
+    let health_section = whole.section("health", "[health]");
+    let checked = health_section.place().is_some();
+    let health = health(health_section);
+    let ready = ready(whole.section("ready", "[ready]"), checked);
     let definition = Definition {
         name: name.clone(),
         sources,
@@ -108,12 +113,13 @@ fn read(name: &Name, sources: Vec<PathBuf>, mut whole: Section<'_>) -> Definitio
         mounts: mounts(&mut whole),
         idle_stop: idle_stop(&mut whole, &sockets),
         sockets,
-        ready: ready(whole.section("ready", "[ready]")),
+        ready,
         watchdog: watchdog(whole.section("watchdog", "[watchdog]")),
         reload: reload(whole.section("reload", "[reload]")),
         stop: stop(whole.section("stop", "[stop]")),
         output: output(whole.section("output", "[output]")),
         restart: restart(whole.section("restart", "[restart]")),
+        health,
         resources: resources(whole.section("resources", "[resources]")),
         security,
         devices: devices(&mut whole),
@@ -132,51 +138,30 @@ fn command(whole: &mut Section<'_>) -> Vec<String> {
         ));
     }
     whole
-        .read("command", |item| words(item, COMMAND))
+        .read("command", |item| values::command(item, COMMAND))
         .unwrap_or_default()
 }
 
-/// A program, absolute or looked up in the box's PATH, and its arguments; what was wrong is reported and left out.
-fn words(item: Item<'_>, expected: &str) -> Option<Vec<String>> {
-    let Value::Array(words) = &item.at.value else {
-        return item.wrong_type(expected);
-    };
-    let word = |at| item.element(at);
-    let Some((program, arguments)) = words.split_first() else {
-        return item.refuse(expected);
-    };
-    let program = word(program).parsed("expected the program to run", |text| {
-        if text.contains('/') {
-            path(
-                text,
-                "expected an absolute path inside the box, or a name to look up in PATH",
-            )?;
-        } else if matches!(text, "." | "..") {
-            return Err("expected the program to run".to_owned());
-        }
-        Ok(text.to_owned())
+/// `checked`: there is a `[health]`, right or wrong.
+fn ready(mut section: Section<'_>, checked: bool) -> Ready {
+    let when = section.read_placed("when", |item| {
+        item.choice(&[
+            ("started", ReadyWhen::Started),
+            ("notify", ReadyWhen::Notify),
+            ("healthy", ReadyWhen::Healthy),
+        ])
     });
-    let arguments = arguments
-        .iter()
-        .filter_map(|argument| word(argument).string("expected a string"));
-    Some(
-        program
-            .into_iter()
-            .chain(arguments.map(str::to_owned))
-            .collect(),
-    )
-}
-
-fn ready(mut section: Section<'_>) -> Ready {
+    if let Some((ReadyWhen::Healthy, place)) = &when
+        && !checked
+    {
+        section.problems().report(Problem::at(
+            place,
+            "nothing says when the box is healthy",
+            "expected a [health] that does, or another value",
+        ));
+    }
     let ready = Ready {
-        when: section
-            .read("when", |item| {
-                item.choice(&[
-                    ("started", ReadyWhen::Started),
-                    ("notify", ReadyWhen::Notify),
-                ])
-            })
-            .unwrap_or_default(),
+        when: when.map(|(when, _)| when).unwrap_or_default(),
         // Zero would mean "for ever" to systemd.
         timeout: section.read("timeout", |item| time(item, Duration::from_millis(1))),
     };
@@ -195,7 +180,7 @@ fn watchdog(mut section: Section<'_>) -> Watchdog {
 fn reload(mut section: Section<'_>) -> Option<Reload> {
     let place = section.place().cloned();
     let signal = section.read_placed("signal", signal);
-    let command = section.read_placed("command", |item| words(item, COMMAND));
+    let command = section.read_placed("command", |item| values::command(item, COMMAND));
     let notify = section.read_placed("notify", |item| item.boolean());
     let problems = section.problems();
     section.finish();

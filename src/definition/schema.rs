@@ -15,6 +15,12 @@ use super::quantity::PROCESSOR_MAX;
 use crate::capability::NAMES;
 use crate::syscall::Syscall;
 
+mod health;
+mod reload;
+
+use health::Health;
+use reload::Reload;
+
 /// One key of the format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
@@ -214,6 +220,8 @@ struct Format {
     output: Option<Output>,
     /// Whether systemd starts the box again when it has ended; see systemd.service(5).
     restart: Option<Restart>,
+    /// How the box is asked whether it does what it is there for.
+    health: Option<Health>,
     /// Limits and weights; see systemd.resource-control(5).
     resources: Option<Resources>,
     /// What the box may do.
@@ -393,8 +401,8 @@ enum BindIpv6Only {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "kebab-case", deny_unknown_fields)]
 struct Ready {
-    /// "started": when the command has been executed; "notify": when it says READY=1 itself, by sd_notify(3).
-    /// Default: `started`.
+    /// "started": when the command has been executed; "notify": when it says READY=1 itself, by sd_notify(3);
+    /// "healthy": when a probe of [health] has succeeded. Default: `started`.
     when: Option<ReadyWhen>,
     /// How long a start may take before it is given up. Default: `90s`.
     timeout: Option<Time>,
@@ -405,6 +413,7 @@ struct Ready {
 enum ReadyWhen {
     Started,
     Notify,
+    Healthy,
 }
 
 #[derive(JsonSchema)]
@@ -413,29 +422,6 @@ struct Watchdog {
     /// The box has failed, and is ended by SIGABRT, when it has not said WATCHDOG=1 for so long, by sd_notify(3);
     /// it finds this as WATCHDOG_USEC. Default: it need not say anything.
     timeout: Option<Time>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
-#[schemars(extend("anyOf" = [
-    { "required": ["signal"] },
-    { "required": ["command"] },
-    { "required": ["notify"], "properties": { "notify": { "const": true } } },
-]))]
-#[schemars(extend("not" = { "anyOf": [
-    { "required": ["signal", "command"] },
-    { "required": ["notify", "command"], "properties": { "notify": { "const": true } } },
-] }))]
-struct Reload {
-    /// Sent to the box's first process, by name or number. Default: `SIGHUP` with `notify`, else none.
-    signal: Option<Signal>,
-    /// A program that is run inside the box, with its arguments; the reload is over when it ends, and has failed
-    /// if its exit status is not 0. Default: none.
-    #[schemars(length(min = 1))]
-    command: Option<Vec<Argument>>,
-    /// The box says RELOADING=1 after the signal and READY=1 when it is done, by sd_notify(3); the reload lasts
-    /// until then. Default: `false`.
-    notify: Option<bool>,
 }
 
 #[derive(JsonSchema)]
@@ -736,6 +722,23 @@ written_as! {
         "anyOf": [
             { "type": "integer", "minimum": 1, "maximum": 64 },
             { "type": "string", "pattern": "^([0-9]+|[A-Za-z]+[0-9]*([+-][0-9]+)?)$" },
+        ],
+    }
+    Endpoint: {
+        "title": "address and port",
+        "type": "string",
+        "pattern": "^([0-9.]+|\\[[0-9a-fA-F:.]+\\]|localhost):[0-9]{1,5}$",
+    }
+    Url: {
+        "title": "URL",
+        "type": "string",
+        "pattern": "^http://([0-9.]+|\\[[0-9a-fA-F:.]+\\]|localhost)(:[0-9]{1,5})?([/?][!-\"$-~]*)?$",
+    }
+    Statuses: {
+        "title": "status codes",
+        "anyOf": [
+            { "type": "integer", "minimum": 100, "maximum": 599 },
+            { "type": "string", "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?(, ?[1-5][0-9]{2}(-[1-5][0-9]{2})?)*$" },
         ],
     }
     Cores: { "title": "number", "type": "number", "minimum": 0.01, "maximum": PROCESSOR_MAX + 1 }

@@ -51,6 +51,37 @@ const DEPENDENCY: &str =
 const CAPABILITY: &str =
     "expected \"+\" or \"-\" and a capability of capabilities(7) or ALL, as in \"+NET_RAW\"";
 
+/// A program of the box and its arguments.
+pub(super) fn command(item: Item<'_>, expected: &str) -> Option<Vec<String>> {
+    let Value::Array(words) = &item.at.value else {
+        return item.wrong_type(expected);
+    };
+    let word = |at| item.element(at);
+    let Some((program, arguments)) = words.split_first() else {
+        return item.refuse(expected);
+    };
+    let program = word(program).parsed("expected the program to run", |text| {
+        if text.contains('/') {
+            path(
+                text,
+                "expected an absolute path inside the box, or a name to look up in PATH",
+            )?;
+        } else if matches!(text, "." | "..") {
+            return Err("expected the program to run".to_owned());
+        }
+        Ok(text.to_owned())
+    });
+    let arguments = arguments
+        .iter()
+        .filter_map(|argument| word(argument).string("expected a string"));
+    Some(
+        program
+            .into_iter()
+            .chain(arguments.map(str::to_owned))
+            .collect(),
+    )
+}
+
 pub(super) fn user(item: Item<'_>, users: Users) -> Option<User> {
     if let Value::Integer(_) = item.at.value {
         let uid = id_number(item, users)?;

@@ -17,7 +17,8 @@ use rustix::process::DumpableBehavior;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
-use super::{FromInside, Go, Input, NOT_EXECUTABLE, NOT_FOUND, Options, TROUBLE, What};
+use super::{Errand, FromInside, Go, Input, NOT_EXECUTABLE, NOT_FOUND, Options, TROUBLE, What};
+use crate::health::CGROUP;
 use crate::launch::channel::Socket;
 use crate::launch::environment;
 use crate::launch::protocol::Failure;
@@ -94,7 +95,7 @@ pub fn go(
     size: Option<Winsize>,
     socket: &Socket,
 ) -> ! {
-    match travel(running, socket) {
+    match travel(running, options.errand, socket) {
         Ok((Fork::Parent { pidfd, .. }, _)) => {
             let _ = socket.send(&FromInside::Made, &[pidfd.as_fd()]);
             sys::exit_now(0)
@@ -109,7 +110,11 @@ pub fn go(
 }
 
 /// The command's process, and what it writes its labels to if it has some.
-fn travel(running: &Running, socket: &Socket) -> Result<(Fork, Option<OwnedFd>), Error> {
+fn travel(
+    running: &Running,
+    errand: Errand,
+    socket: &Socket,
+) -> Result<(Fork, Option<OwnedFd>), Error> {
     hide()?;
     let nowhere = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .called(|| r#"open("/dev/null")"#.to_owned())
@@ -132,7 +137,11 @@ fn travel(running: &Running, socket: &Socket) -> Result<(Fork, Option<OwnedFd>),
         .flatten()
         .collect();
     sys::close_all_but(&kept).map_err(Error::Leave)?;
-    join_cgroup(&running.document.cgroup)?;
+    let cgroup = &running.document.cgroup;
+    match errand {
+        Errand::Operator => join_cgroup(cgroup)?,
+        Errand::Probe => join_leaf(cgroup, CGROUP)?,
+    }
     namespaces::join(process, running.plan.namespaces)?;
     if running.plan.namespaces.user {
         user_namespace::become_root()?;
@@ -162,23 +171,32 @@ fn tasks_limit(plan: &Plan) -> Option<u64> {
 }
 
 fn join_cgroup(cgroup: &Path) -> Result<(), Error> {
+    match join(cgroup) {
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => join_leaf(cgroup, LEAF),
+        other => other.map_err(|source| Error::Cgroup {
+            path: cgroup.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn join(cgroup: &Path) -> io::Result<()> {
     const OWN: &str = "0";
-    let join = |cgroup: &Path| fs::write(cgroup.join("cgroup.procs"), OWN);
+    fs::write(cgroup.join("cgroup.procs"), OWN)
+}
+
+/// Joins a cgroup below the box's, which is made if it is not there.
+fn join_leaf(cgroup: &Path, leaf: &str) -> Result<(), Error> {
+    let leaf = cgroup.join(leaf);
     let failed = |source| Error::Cgroup {
-        path: cgroup.to_owned(),
+        path: leaf.clone(),
         source,
     };
-    match join(cgroup) {
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-            let leaf = cgroup.join(LEAF);
-            match fs::create_dir(&leaf) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                other => other.map_err(failed)?,
-            }
-            join(&leaf).map_err(failed)
-        }
-        other => other.map_err(failed),
+    match fs::create_dir(&leaf) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => other.map_err(failed)?,
     }
+    join(&leaf).map_err(failed)
 }
 
 /// Removes the cgroup that was made for those who enter, if nobody is in it any more.
@@ -214,6 +232,12 @@ fn become_command(
     let directory = options.working_directory.as_ref();
     exec::change_directory(&root, directory.unwrap_or(&plan.payload.working_directory))?;
     limits::set(&plan.privileges.resource_limits)?;
+    if options.errand == Errand::Probe {
+        // Before it says that it is ready: a caller that is gone by then is noticed there.
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+            .called(|| "prctl(PR_SET_PDEATHSIG, SIGKILL)".to_owned())
+            .map_err(Error::Inherited)?;
+    }
     complete(&mut environment, options, &identity);
     let program = program(&environment, options, &identity, filter)?;
     if options.terminal {

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -198,6 +199,89 @@ pub fn relay(
             return reap(process);
         }
     }
+}
+
+/// How a command ended, and what it said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collected {
+    /// As [`relay`] has it; none if its time was up.
+    pub status: Option<u8>,
+    /// The end of what it wrote to both its outputs.
+    pub output: Vec<u8>,
+}
+
+/// Reads what a command writes until it has ended or its time is up, and keeps the last `most` bytes.
+///
+/// The command's input is at its end. What processes it left behind write later is not waited for.
+pub fn collect(
+    streams: Streams,
+    process: &OwnedFd,
+    deadline: Instant,
+    most: usize,
+) -> Result<Collected, Error> {
+    let mut sources: Vec<OwnedFd> = match streams {
+        Streams::Terminal(master) => vec![master],
+        Streams::Pipes { output, error, .. } => vec![output, error],
+    };
+    let mut output = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let mut fds = vec![PollFd::new(process, PollFlags::IN)];
+        fds.extend(
+            sources
+                .iter()
+                .map(|source| PollFd::new(source, PollFlags::IN)),
+        );
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::Wait(errno.into())),
+        }
+        let ended = !fds[0].revents().is_empty();
+        let mut failed = None;
+        // One buffer of each at a turn: a command that writes without end must not keep its time from passing.
+        sources.retain(|source| match take(source, &mut output) {
+            Ok(more) => more,
+            Err(errno) => {
+                failed = Some(errno);
+                false
+            }
+        });
+        if let Some(errno) = failed {
+            return Err(Error::Read(errno.into()));
+        }
+        output.drain(..output.len().saturating_sub(most));
+        if ended {
+            return Ok(Collected {
+                status: Some(reap(process)?),
+                output,
+            });
+        }
+        if left.is_zero() {
+            return Ok(Collected {
+                status: None,
+                output,
+            });
+        }
+    }
+}
+
+/// Reads what is there, up to what a pipe holds; false at the end.
+fn take(source: &OwnedFd, output: &mut Vec<u8>) -> Result<bool, Errno> {
+    let mut buffer = [0; 16 * 1024];
+    for _ in 0..4 {
+        match rustix::io::read(source, &mut buffer) {
+            Ok(0) | Err(Errno::IO) => return Ok(false),
+            Ok(length) => output.extend_from_slice(&buffer[..length]),
+            Err(Errno::AGAIN) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(true)
 }
 
 /// The status of a process that has ended: its exit status, or 128 and the number of the signal that killed it.

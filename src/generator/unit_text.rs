@@ -4,7 +4,9 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::definition::{Address, Definition, Dependency, Profile, ReadyWhen, Socket, SocketKind};
+use crate::definition::{
+    Address, Definition, Dependency, OnFailure, Profile, ReadyWhen, Socket, SocketKind, UNHEALTHY,
+};
 use crate::name::Name;
 
 /// How long a start may take where the definition does not say, and how long a stop: what the plan decides too.
@@ -68,6 +70,12 @@ pub fn drop_in(name: &Name, definition: Option<&Definition>) -> String {
         }
     }
     put(format_args!("Restart={}", restart.policy.as_str()));
+    // Both are about the one exit status that says the box was stopped for its health.
+    match definition.health.as_ref().map(|health| health.on_failure) {
+        Some(OnFailure::Restart) => put(format_args!("RestartForceExitStatus={UNHEALTHY}")),
+        Some(OnFailure::Stop) => put(format_args!("RestartPreventExitStatus={UNHEALTHY}")),
+        Some(OnFailure::Report) | None => {}
+    }
     if let Some(delay) = restart.delay {
         put(format_args!("RestartSec={}", time(delay)));
     }
@@ -83,7 +91,7 @@ pub fn drop_in(name: &Name, definition: Option<&Definition>) -> String {
             ReadyWhen::Started => start.saturating_add(MARGIN),
             // The supervisor says what was waited for and has this end just after it: so the unit's result is
             // `timeout`, which only systemd can make it.
-            ReadyWhen::Notify => start,
+            ReadyWhen::Notify | ReadyWhen::Healthy => start,
         })
     ));
     if definition.reload.is_some() {

@@ -1,12 +1,14 @@
 //! A plan as text: for people, and for the golden tests.
 
 use std::fmt::{self, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use super::{
-    Content, Credential, Label, Limit, MountFlags, MountStep, Node, NodeKind, Output, Plan,
-    ProcessLimit, ResourceLimit, Secret, Socket, SocketKind, Sysctl, Upper, What,
+    Content, Credential, Health, Label, Limit, MountFlags, MountStep, Node, NodeKind, OnFailure,
+    Output, Plan, Probe, ProcessLimit, ResourceLimit, Secret, Socket, SocketKind, Sysctl, Upper,
+    What,
 };
 use crate::definition::{Group, Profile, ReadyWhen, ReloadHow, User};
 
@@ -146,6 +148,7 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
     let when = match plan.ready.when {
         ReadyWhen::Started => "started",
         ReadyWhen::Notify => "notify",
+        ReadyWhen::Healthy => "healthy",
     };
     line(
         out,
@@ -191,6 +194,9 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
         restart += &format!(", counted over {}", time(interval));
     }
     line(out, "restart", restart)?;
+    if let Some(health) = &plan.health {
+        write_health(out, health)?;
+    }
 
     if !plan.remarks.is_empty() {
         section(out, "remarks")?;
@@ -199,6 +205,70 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+fn write_health(out: &mut String, health: &Health) -> fmt::Result {
+    section(out, "health")?;
+    let addresses = |addresses: &[SocketAddr]| {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        addresses.join(" or ")
+    };
+    match &health.probe {
+        Probe::Command(words) => command(out, words)?,
+        Probe::Tcp(to) => line(out, "connect", addresses(to))?,
+        Probe::Http {
+            addresses: to,
+            host,
+            target,
+            status,
+            body,
+        } => {
+            line(out, "connect", addresses(to))?;
+            line(out, "get", format!("{target} of {host}"))?;
+            let ranges: Vec<String> = status
+                .iter()
+                .map(|(first, last)| match first == last {
+                    true => first.to_string(),
+                    false => format!("{first}-{last}"),
+                })
+                .collect();
+            line(out, "status", ranges.join(","))?;
+            if let Some(body) = body {
+                line(out, "body", format!("contains {body:?}"))?;
+            }
+        }
+    }
+    let rules = &health.rules;
+    line(
+        out,
+        "probe",
+        format!(
+            "every {}, failed after {}",
+            time(rules.interval),
+            time(rules.timeout)
+        ),
+    )?;
+    if !rules.start_period.is_zero() {
+        line(
+            out,
+            "while starting",
+            format!(
+                "every {} for at most {}, failures do not count",
+                time(rules.start_interval),
+                time(rules.start_period)
+            ),
+        )?;
+    }
+    let then = match rules.on_failure {
+        OnFailure::Report => "is reported",
+        OnFailure::Restart => "is restarted",
+        OnFailure::Stop => "is stopped for good",
+    };
+    let failures = match rules.retries {
+        1 => "1 failure".to_owned(),
+        number => format!("{number} failures in a row"),
+    };
+    line(out, "unhealthy", format!("after {failures}: {then}"))
 }
 
 fn section(out: &mut String, title: &str) -> fmt::Result {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::machine_id::{self, MachineId};
 use super::problem::{Findings, Problem, Reason};
 use super::{
-    IdRange, Namespaces, Notify, Output, Payload, Plan, Rate, Ready, Scope, Stop, credentials,
-    devices, limits, mounts, privileges, sockets, walls,
+    Health, HealthRules, IdRange, Namespaces, Notify, Output, Payload, Plan, Rate, Ready, Scope,
+    Stop, credentials, devices, limits, mounts, privileges, sockets, walls,
 };
 use crate::definition::{self, Clock, Definition, Group, Profile, ReadyWhen, User, Users};
 use crate::host::Host;
@@ -104,6 +104,7 @@ pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem
         stop: stop(definition),
         output: output(&definition.output),
         restart: definition.restart.clone(),
+        health: health(definition),
         remarks: findings.remarks,
     };
     if findings.problems.is_empty() {
@@ -205,6 +206,26 @@ fn output(output: &definition::Output) -> Output {
         line_max: output.line_max.unwrap_or(default.line_max),
         rate: (output.rate_lines.is_some() || output.rate_bytes.is_some()).then(rate),
     }
+}
+
+fn health(definition: &Definition) -> Option<Health> {
+    let health = definition.health.as_ref()?;
+    // A box that is ready once healthy may take its time to become so: the start's own.
+    let start_period = match definition.ready.when {
+        ReadyWhen::Healthy => definition.ready.timeout.unwrap_or(READY_TIMEOUT),
+        _ => Duration::from_secs(30),
+    };
+    Some(Health {
+        probe: health.probe.clone(),
+        rules: HealthRules {
+            interval: health.interval.unwrap_or(Duration::from_secs(30)),
+            timeout: health.timeout.unwrap_or(Duration::from_secs(10)),
+            retries: health.retries.unwrap_or(3),
+            start_period: health.start_period.unwrap_or(start_period),
+            start_interval: health.start_interval.unwrap_or(Duration::from_secs(1)),
+            on_failure: health.on_failure,
+        },
+    })
 }
 
 #[cfg(test)]

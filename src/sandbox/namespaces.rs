@@ -63,6 +63,13 @@ pub fn join(pidfd: BorrowedFd<'_>, namespaces: Namespaces) -> Result<(), Error> 
         .map_err(Error::Join)
 }
 
+/// Puts this process into the network namespace of a box's first process, and no other.
+pub fn join_network(pidfd: BorrowedFd<'_>) -> Result<(), Error> {
+    nix::sched::setns(pidfd, CloneFlags::CLONE_NEWNET)
+        .called(|| "setns(pidfd, CLONE_NEWNET)".to_owned())
+        .map_err(Error::Join)
+}
+
 /// The cgroup this process stands in becomes the root of what it and its children see; cgroup_namespaces(7).
 pub fn make_own_cgroup_the_root() -> Result<(), Error> {
     nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)

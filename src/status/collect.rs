@@ -264,6 +264,7 @@ fn assemble(name: &Name, defined: Defined, seen: Option<Seen>, running: Option<R
     }
     let description =
         description.or_else(|| running.as_ref().map(|it| it.document.description.clone()));
+    let health = running.as_ref().and_then(Running::health);
     let remarks = running
         .map(|running| running.plan.remarks)
         .unwrap_or_default();
@@ -279,6 +280,7 @@ fn assemble(name: &Name, defined: Defined, seen: Option<Seen>, running: Option<R
         payload,
         usage,
         limits,
+        health,
         remarks,
         last_end: None,
     }
@@ -364,6 +366,7 @@ fn misnamed(name: String, path: PathBuf, problem: &str) -> Status {
         payload: None,
         usage: None,
         limits: Limits::default(),
+        health: None,
         remarks: Vec::new(),
         last_end: None,
     }

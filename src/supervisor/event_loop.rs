@@ -17,6 +17,7 @@ use notifications::Notifications;
 
 use super::chain;
 use super::descriptors::{self, Received};
+use super::health::{self, Check};
 use super::idle::{self, Idle};
 use super::kept::Kept;
 use super::message::{self, Message, Subject};
@@ -27,6 +28,8 @@ use crate::journal::native::{self, Socket};
 use crate::journal::relay::Buffers;
 use crate::sys;
 use crate::systemd::notify;
+
+mod asking;
 
 /// What the journal did not take is tried again after so long, if nothing tells earlier that it would.
 const RETRY: Duration = Duration::from_secs(1);
@@ -59,9 +62,10 @@ enum Source {
     Stdout,
     Stderr,
     Journal,
+    Probe,
 }
 
-const SOURCES: [Source; 8] = [
+const SOURCES: [Source; 9] = [
     Source::Memory,
     Source::Notifications,
     Source::Cgroup,
@@ -70,6 +74,7 @@ const SOURCES: [Source; 8] = [
     Source::Stdout,
     Source::Stderr,
     Source::Journal,
+    Source::Probe,
 ];
 
 /// Which of the two streams a flow is about.
@@ -134,6 +139,7 @@ pub struct EventLoop {
     watchdog: Option<(Duration, Duration)>,
     idle: Option<Idle>,
     notifications: Notifications,
+    check: Option<Check>,
     finished: Option<u8>,
 }
 
@@ -176,6 +182,10 @@ impl EventLoop {
                 None => Flow::Nothing,
             }),
             gate: Gate::new(received.document.output.rate),
+            check: received
+                .document
+                .health
+                .map(|rules| Check::begin(&received.document.name, rules, kept.health, now)),
             signals,
             received,
             scope,
@@ -229,6 +239,7 @@ impl EventLoop {
     /// Supervises until the box is gone; what says to systemd how it ended.
     pub fn run(mut self) -> Result<Farewell, Error> {
         self.begin();
+        self.begin_asking();
         self.memory_changed();
         self.cgroup_changed();
         loop {
@@ -287,6 +298,7 @@ impl EventLoop {
             self.gate.until().filter(|_| self.unreported() != (0, 0)),
             self.watchdog.map(|(_, at)| at),
             self.idle.as_ref().map(Idle::next),
+            self.check.as_ref().and_then(|check| check.state.deadline()),
             self.flows.contains(&Flow::Turn).then_some(Duration::ZERO),
         ]
         .into_iter()
@@ -348,6 +360,7 @@ impl EventLoop {
                 }
             }
             Source::Journal => self.try_journal_again(),
+            Source::Probe => self.probe_ended(),
         }
         Ok(())
     }
@@ -361,6 +374,9 @@ impl EventLoop {
         }
         if due(self.gate.until()) {
             self.report_dropped();
+        }
+        if due(self.check.as_ref().and_then(|check| check.state.deadline())) {
+            self.tend(health::Event::Deadline);
         }
         if due(self.retry) {
             self.try_journal_again();
@@ -404,6 +420,9 @@ impl EventLoop {
         self.state = state;
         for action in actions {
             self.act(action);
+        }
+        if !self.is_asked() {
+            self.tend(health::Event::Ended);
         }
         match self.state.phase {
             Phase::Killing { .. } if self.kill_again.is_none() => {
@@ -514,6 +533,9 @@ impl EventLoop {
         ) {
             return Ok(());
         }
+        if let Some(check) = &mut self.check {
+            check.abandon();
+        }
         match descriptors::pass_on(&self.received) {
             Ok(Err(error)) => Err(Error::PassOn(error)),
             Ok(Ok(never)) => match never {},
@@ -556,6 +578,7 @@ impl EventLoop {
         if paused != self.paused {
             self.paused = paused;
             self.tell_paused();
+            self.pause_asking();
         }
         if !self.scope.is_populated() && !self.state.empty {
             if let Some(file) = self.scope.events() {

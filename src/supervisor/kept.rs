@@ -8,12 +8,15 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
+use super::health;
 use super::policy::{Exit, Failure, Killed};
 use crate::handover::{Error, FD_KEPT, VERSION, memfd};
+use crate::health::State as Condition;
 use crate::journal::relay::Sent;
 
-const WORDS: usize = 23;
+const WORDS: usize = 25;
 
 /// What changes while a box lives, and must survive its supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,6 +47,8 @@ pub struct Kept {
     pub reported: (u64, u64),
     /// The box wants its watchdog to expire after so many microseconds, 0 for never.
     pub watchdog: Option<u64>,
+    /// How the box is, once it has answered.
+    pub health: Option<health::Left>,
 }
 
 /// The memfd of a [`Kept`].
@@ -134,6 +139,7 @@ fn encode(kept: &Kept) -> [u64; WORDS] {
             None => 0,
             Some(Failure::NotReady) => 1,
             Some(Failure::Watchdog) => 2,
+            Some(Failure::Unhealthy) => 3,
         },
         optional(kept.ready_by),
         kept.idle.into(),
@@ -144,6 +150,16 @@ fn encode(kept: &Kept) -> [u64; WORDS] {
         kept.reported.0,
         kept.reported.1,
         optional(kept.watchdog),
+        kept.health.map_or(0, |left| {
+            let condition = match left.condition {
+                Condition::Starting => 1,
+                Condition::Healthy => 2,
+                Condition::Unhealthy => 3,
+            };
+            condition | u64::from(left.failures) << 8
+        }),
+        kept.health
+            .map_or(0, |left| left.start_until.as_micros() as u64),
     ]
 }
 
@@ -175,6 +191,8 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
         reported_lines,
         reported_bytes,
         watchdog,
+        health,
+        start_until,
     ] = words;
     if version != u64::from(VERSION) {
         return Err(Error::Version {
@@ -224,12 +242,24 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
         failed: match failed {
             0 => None,
             1 => Some(Failure::NotReady),
-            _ => Some(Failure::Watchdog),
+            2 => Some(Failure::Watchdog),
+            _ => Some(Failure::Unhealthy),
         },
         ready_by: ready_by.checked_sub(1),
         idle: idle != 0,
         reported: (reported_lines, reported_bytes),
         watchdog: watchdog.checked_sub(1),
+        health: match health & 0xff {
+            0 => None,
+            1 => Some(Condition::Starting),
+            2 => Some(Condition::Healthy),
+            _ => Some(Condition::Unhealthy),
+        }
+        .map(|condition| health::Left {
+            condition,
+            failures: (health >> 8) as u32,
+            start_until: Duration::from_micros(start_until),
+        }),
     })
 }
 
@@ -270,6 +300,11 @@ mod tests {
             idle: true,
             reported: (8, 9),
             watchdog: Some(0),
+            health: Some(health::Left {
+                condition: Condition::Unhealthy,
+                failures: u32::MAX,
+                start_until: Duration::from_micros(7),
+            }),
         };
         record.save(&kept).expect("saves");
         assert_eq!(record.load().expect("loads"), kept);
@@ -280,6 +315,7 @@ mod tests {
         }
         kept.stopping = None;
         kept.failed = Some(Failure::NotReady);
+        kept.health = None;
         kept.stdout.within_line = None;
         record.save(&kept).expect("saves");
         let heir = Record::adopt(record.0.try_clone().expect("duplicates").into());

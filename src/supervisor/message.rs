@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::policy::{self, Exit, Failure, KILL_WAIT, Killed, Notice, Outcome, Result};
 use super::process::signal_name;
+use crate::health;
 use crate::journal::fields;
 use crate::journal::native::field;
-use crate::plan::{Rate, ReadyWhen};
+use crate::plan::{HealthRules, OnFailure, Rate, ReadyWhen};
 
 /// Identifier of the supervisor's own entries; those of the payload have the box's name.
 const IDENTIFIER: &[u8] = b"box-supervisor";
@@ -21,6 +22,7 @@ pub struct Message {
     priority: Priority,
     text: String,
     end: Option<End>,
+    health: Option<(health::State, String)>,
 }
 
 /// What the last entry of a box holds besides.
@@ -78,6 +80,8 @@ impl Message {
         let status = status_of(notice, subject);
         Some(match notice {
             Notice::Stopping | Notice::Leaving | Notice::Killed(Killed::Unheard) => return None,
+            // Said with more words where the probes are known.
+            Notice::Failed(Failure::Unhealthy) => return None,
             Notice::Idle => Message::info(
                 "a08b0b33b7ae4f6e9c3a0bd92d7b1c5e",
                 format!(
@@ -161,6 +165,44 @@ impl Message {
         }
     }
 
+    /// The box has become healthy or unhealthy by what the last probe said.
+    pub fn health(
+        subject: &Subject<'_>,
+        condition: health::State,
+        rules: &HealthRules,
+        output: &str,
+    ) -> Message {
+        let name = subject.name;
+        let message = match (condition, rules.on_failure) {
+            (health::State::Unhealthy, on_failure) => {
+                let failures = match rules.retries {
+                    1 => "a probe failed".to_owned(),
+                    number => format!("{number} probes in a row failed"),
+                };
+                let (priority, then) = match on_failure {
+                    OnFailure::Report => (Priority::Warning, ""),
+                    OnFailure::Restart => (Priority::Error, "; it is stopped and started again"),
+                    OnFailure::Stop => (Priority::Error, "; it is stopped"),
+                };
+                Message {
+                    priority,
+                    ..Message::info(
+                        "80a849665eed43e7af13788af7184cd1",
+                        format!("box {name} is unhealthy: {failures}{then}"),
+                    )
+                }
+            }
+            _ => Message::info(
+                "e9fd0a7c7dd5468dbfe526f3cc0ef6a8",
+                format!("box {name} is healthy"),
+            ),
+        };
+        Message {
+            health: Some((condition, output.to_owned())),
+            ..message
+        }
+    }
+
     /// Output that the journal did not take in time.
     pub fn dropped(subject: &Subject<'_>, bytes: u64) -> Message {
         Message {
@@ -216,6 +258,7 @@ impl Message {
             priority: Priority::Info,
             text,
             end: None,
+            health: None,
         }
     }
 
@@ -256,6 +299,10 @@ impl Message {
                 field(&mut entry, fields::INVOCATION, invocation.as_bytes());
             }
         }
+        if let Some((condition, output)) = &self.health {
+            field(&mut entry, "BOX_HEALTH", condition.as_str().as_bytes());
+            field(&mut entry, "BOX_PROBE_OUTPUT", output.as_bytes());
+        }
         field(&mut entry, "MESSAGE", self.text.as_bytes());
         entry
     }
@@ -276,6 +323,7 @@ pub fn waiting(for_what: ReadyWhen, left: Duration) -> String {
     let what = match for_what {
         ReadyWhen::Started => "its command to be executed",
         ReadyWhen::Notify => "READY=1 from the box",
+        ReadyWhen::Healthy => "a probe to succeed",
     };
     let left = Duration::from_millis(left.as_millis() as u64);
     format!("starting: waits for {what}, for {left:?} at most")
@@ -367,6 +415,10 @@ fn failed(why: Failure, subject: &Subject<'_>) -> &'static str {
         (Failure::NotReady, ReadyWhen::Notify) => {
             "did not say READY=1 within the timeout in [ready] of its definition"
         }
+        (Failure::NotReady, ReadyWhen::Healthy) => {
+            "was not healthy within the timeout in [ready] of its definition"
+        }
+        (Failure::Unhealthy, _) => "was unhealthy",
         (Failure::Watchdog, _) => "did not feed its watchdog in time",
     }
 }

@@ -33,7 +33,7 @@
 
 use std::time::Duration;
 
-use crate::plan::ReadyWhen;
+use crate::plan::{ReadyWhen, UNHEALTHY};
 
 /// From the kill of all to the admission that the kernel does not let go of them.
 pub const KILL_WAIT: Duration = Duration::from_secs(10);
@@ -107,6 +107,8 @@ pub enum Failure {
     NotReady,
     /// Its watchdog was not fed in time, or it asked to be treated so.
     Watchdog,
+    /// Its probes fail.
+    Unhealthy,
 }
 
 impl Failure {
@@ -114,7 +116,7 @@ impl Failure {
     /// core tells what hung.
     pub fn signal(self, rules: &Rules) -> i32 {
         match self {
-            Failure::NotReady => rules.signal,
+            Failure::NotReady | Failure::Unhealthy => rules.signal,
             Failure::Watchdog => libc::SIGABRT,
         }
     }
@@ -349,6 +351,8 @@ pub enum Result {
     Timeout,
     /// Ended because its watchdog was not fed in time.
     Watchdog,
+    /// Ended because its probes failed.
+    Health,
     /// Of itself with status 0, before it was ready.
     Protocol,
     /// Nobody can say.
@@ -367,6 +371,7 @@ impl Result {
             Result::OomKill => "oom-kill",
             Result::Timeout => "timeout",
             Result::Watchdog => "watchdog",
+            Result::Health => "health",
             Result::Protocol => "protocol",
             Result::Unknown => "unknown",
         }
@@ -669,6 +674,7 @@ impl State {
             _ if self.failed == Some(Failure::Watchdog) => {
                 (Result::Watchdog, by_signal(libc::SIGABRT))
             }
+            _ if self.failed == Some(Failure::Unhealthy) => (Result::Health, UNHEALTHY),
             (Some(Killed::Timeout), _) => (Result::Timeout, KILLED),
             (Some(Killed::Unheard), _) => (Result::Success, 0),
             (None, _) if self.oom => (Result::OomKill, KILLED),

@@ -13,6 +13,9 @@ use rustix::fs::{Mode, OFlags, open, openat};
 
 use super::process::is_gone;
 
+/// `cgroup.kill` of [`crate::health::CGROUP`].
+const KILL_PROBE: &str = "boxd-probe/cgroup.kill";
+
 /// The cgroup of a box.
 #[derive(Debug)]
 pub struct Scope {
@@ -96,6 +99,11 @@ impl Scope {
         self.write("cgroup.kill", b"1")
     }
 
+    /// Kills what the last probe started, if there is anything of it.
+    pub fn kill_probe(&self) -> io::Result<()> {
+        self.write(KILL_PROBE, b"1")
+    }
+
     /// Lets frozen processes run.
     pub fn thaw(&self) -> io::Result<()> {
         self.write("cgroup.freeze", b"0")
@@ -143,6 +151,14 @@ mod tests {
     }
 
     #[test]
+    fn the_cgroup_of_probes_is_the_one_they_go_to() {
+        assert_eq!(KILL_PROBE, format!("{}/cgroup.kill", crate::health::CGROUP));
+        Scope::open(Path::new("/sys/fs/cgroup/no/such"))
+            .kill_probe()
+            .expect("nothing to kill");
+    }
+
+    #[test]
     fn values_are_found_by_key() {
         let directory = tempfile::tempdir().expect("makes a directory");
         fs::write(
@@ -161,6 +177,12 @@ mod tests {
         assert_eq!(scope.oom_kills(), Some(4));
         assert!(scope.is_populated());
         assert!(!scope.is_frozen());
+        fs::write(
+            directory.path().join("cgroup.events"),
+            "populated 1\nfrozen 1\n",
+        )
+        .expect("writes");
+        assert!(scope.is_frozen());
         assert_eq!(scope.memory_limit(), Some(64 << 20));
         fs::write(&limit, "max\n").expect("writes");
         assert_eq!(scope.memory_limit(), None);

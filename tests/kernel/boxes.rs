@@ -233,6 +233,7 @@ pub fn host_box(line: &str) -> Plan {
         },
         output: boxd::plan::Output::default(),
         restart: Restart::default(),
+        health: None,
         remarks: Vec::new(),
     }
 }

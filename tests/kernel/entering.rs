@@ -107,6 +107,7 @@ impl Running {
             ready_by: 0,
             output: plan.output,
             watchdog: None,
+            health: None,
             stop_signal: plan.stop.signal,
             stop_timeout: plan.stop.timeout,
             idle: None,

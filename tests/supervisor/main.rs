@@ -149,6 +149,7 @@ fn begin(
         ready_by: 0,
         output: boxd::plan::Output::default(),
         watchdog: None,
+        health: None,
         stop_signal: libc::SIGTERM,
         stop_timeout: Duration::from_millis(stop_timeout),
         idle: None,

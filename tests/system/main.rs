@@ -8,6 +8,7 @@ mod guest;
 
 mod faults;
 mod files;
+mod health;
 mod life;
 mod limits;
 mod notify;

@@ -1,7 +1,7 @@
 //! Golden pictures of tables and pages, in `snapshots/`. With `BOXD_BLESS=1` they are written instead of compared.
 
 use super::*;
-use crate::status::{Definition, Ids, Limits, Payload, Unit, Usage, VERSION};
+use crate::status::{Answer, Definition, Ids, Limits, Payload, Probe, Unit, Usage, VERSION};
 
 const NOW: u64 = 1_795_995_903_000_000;
 const SECOND: u64 = 1_000_000;
@@ -31,6 +31,7 @@ fn at_rest(name: &str, description: &str) -> Status {
         payload: None,
         usage: None,
         limits: Limits::default(),
+        health: None,
         remarks: Vec::new(),
         last_end: None,
     }
@@ -84,6 +85,33 @@ fn running() -> Status {
             cpu: Some(1_500_000),
             tasks: Some(512),
         },
+        health: Some(Health {
+            state: HealthState::Unhealthy,
+            since: NOW - 33 * SECOND,
+            failures: 2,
+            probes: vec![
+                Probe {
+                    at: NOW - 93 * SECOND,
+                    took: 900,
+                    answer: Answer::Success,
+                    output: String::new(),
+                },
+                Probe {
+                    at: NOW - 63 * SECOND,
+                    took: 12_000,
+                    answer: Answer::Failure,
+                    output: "HTTP 200 OK\nits body does not contain \"ok\"".to_owned(),
+                },
+                Probe {
+                    at: NOW - 33 * SECOND,
+                    took: 5_001_000,
+                    answer: Answer::Timeout,
+                    output: "\u{1b}[2J a line that is longer than any terminal ought to be, which it clears \
+                             if nobody is in the way; no answer within 5s"
+                        .to_owned(),
+                },
+            ],
+        }),
         ..at_rest("web", "Shop front")
     }
 }

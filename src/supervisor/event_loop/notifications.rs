@@ -251,6 +251,10 @@ impl EventLoop {
         match why {
             // Its own time for the start is over too.
             Failure::NotReady => {}
+            Failure::Unhealthy => {
+                self.told(notify::stopping("stopping: it was unhealthy"));
+                self.told(notify::extend_timeout(self.rules.time_to_end(true)));
+            }
             Failure::Watchdog => {
                 // systemd answers with the signal by which it ends a supervisor that hangs. It is blocked only
                 // now, so that one which hangs has not blocked it.
@@ -280,8 +284,12 @@ impl EventLoop {
         self.say(&message);
     }
 
-    /// The line in `systemctl status`: the box's own if it has one.
+    /// The line in `systemctl status`: the box's own if it has one, and its health where that is bad.
     pub(super) fn status(&self) -> String {
+        [&self.status_without_health(), &*self.bad_health()].concat()
+    }
+
+    fn status_without_health(&self) -> String {
         let own = &self.notifications.status;
         match self.state.phase {
             _ if self.paused => message::paused(&self.subject()),
@@ -304,7 +312,7 @@ impl EventLoop {
         self.notifications.status_told = now();
     }
 
-    fn tell_status(&mut self) {
+    pub(super) fn tell_status(&mut self) {
         self.status_told();
         let status = self.status();
         self.told(notify::status(&status));
