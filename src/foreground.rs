@@ -122,6 +122,11 @@ pub fn run(definition: &Definition, notice: &dyn Fn(&str)) -> Result<u8, Error> 
         });
     }
     plan.remarks.iter().for_each(|remark| notice(remark));
+    if plan.health.is_some() {
+        notice(
+            "nobody asks a box in the foreground how it is: [health] is for the unit of the box",
+        );
+    }
     let place = if systemd::is_running() {
         Place::Scope
     } else {

@@ -23,7 +23,7 @@
 //! fills it waits too. The relay holds a line of the greatest length and [`ROOM`] bytes of a stream, and the entries
 //! of as many, in memory that is given back.
 //!
-//! What is more than the definition allows in a time is read, counted and dropped, by whole lines: see [`Gate`](super::gate::Gate).
+//! What is more than the definition allows in a time is read, counted and dropped, by whole lines: see [`Gate`].
 //!
 //! Each line is one entry: `PRIORITY=` from the line's `<n>`, else what the definition says, else 6 (info) for both
 //! streams, as `SyslogLevel=` of systemd.exec(5) has it, since much that goes to standard error is no error;
@@ -53,7 +53,7 @@ pub struct Sent {
     pub taken: u64,
     /// Where the entries in the outlet end.
     pub end: u64,
-    /// The last entry was cut in the midst of a line that has this priority; or, with [`DROPPED`], that line is
+    /// The last entry was cut in the midst of a line that has this priority; or, with `DROPPED`, that line is
     /// dropped.
     pub within_line: Option<u8>,
     /// Lines that were dropped for being too many.

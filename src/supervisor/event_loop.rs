@@ -533,14 +533,19 @@ impl EventLoop {
         ) {
             return Ok(());
         }
-        if let Some(check) = &mut self.check {
-            check.abandon();
+        // The new program asks anew, and knows nothing of a child of this one.
+        self.tend(health::Event::Frozen);
+        if let Some(check) = &self.check {
+            check.await_end();
         }
         match descriptors::pass_on(&self.received) {
             Ok(Err(error)) => Err(Error::PassOn(error)),
             Ok(Ok(never)) => match never {},
             Err(error) => {
                 self.trouble(["its supervisor cannot be replaced: ", &error.to_string()].concat());
+                if !self.paused {
+                    self.tend(health::Event::Thawed);
+                }
                 Ok(())
             }
         }

@@ -116,9 +116,8 @@ impl Check {
         }
     }
 
-    /// Gives it up, and waits a moment for the end of its process: this one is about to become another program.
-    pub fn abandon(&mut self) {
-        self.cancel();
+    /// Waits a moment for the end of a probe that was given up.
+    pub fn await_end(&self) {
         if let Some(probe) = &self.dying {
             probe.wait();
         }
