@@ -1,5 +1,7 @@
 //! What the loop does to ask its box how it is.
 
+use std::io;
+
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
 use super::{EventLoop, Source, now};
@@ -12,9 +14,9 @@ use crate::supervisor::policy::{self, Failure, Phase};
 impl EventLoop {
     /// Ends what an earlier supervisor was asking; the answer is lost with it.
     pub(super) fn begin_asking(&mut self) {
-        if self.check.is_none() {
-            return;
-        }
+        let Some(check) = &self.check else { return };
+        let written = check.write();
+        self.written(written);
         self.end_probe();
         self.keep_health();
         if !self.is_asked() {
@@ -67,11 +69,8 @@ impl EventLoop {
                 self.end_probe();
             }
             Action::Record(answer) => {
-                if let Err(error) = check.record(answer, now()) {
-                    self.trouble(
-                        ["its health cannot be written down: ", &error.to_string()].concat(),
-                    );
-                }
+                let written = check.record(answer, now());
+                self.written(written);
                 self.show_health();
             }
             Action::Keep => self.keep_health(),
@@ -107,6 +106,13 @@ impl EventLoop {
     fn end_probe(&mut self) {
         if let Err(error) = self.scope.kill_probe() {
             self.trouble(["what a probe started cannot be ended: ", &error.to_string()].concat());
+        }
+    }
+
+    /// Health that is not shown does no harm but that.
+    fn written(&mut self, result: io::Result<()>) {
+        if let Err(error) = result {
+            self.trouble(["its health cannot be written down: ", &error.to_string()].concat());
         }
     }
 

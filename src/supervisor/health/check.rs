@@ -144,8 +144,8 @@ impl Check {
         self.write()
     }
 
-    /// Readers see the whole file or none.
-    fn write(&self) -> io::Result<()> {
+    /// Writes it all down for people. Readers see the whole file or none.
+    pub fn write(&self) -> io::Result<()> {
         let json = serde_json::to_vec(&self.known)?;
         let new = self.file.with_extension("json.new");
         fs::OpenOptions::new()
