@@ -77,7 +77,8 @@ fn run(plan: &Plan, end: &ChildEnd, sockets: &[String]) -> Result<Infallible, Fa
         .transpose()
         .called(|| "fcntl(procfs, F_DUPFD_CLOEXEC)".to_owned())
         .map_err(|error| Failure::at("keep a procfs", &error, Status::NAMESPACE))?;
-    if let Some(procfs) = &procfs {
+    // Mounts are locked with the help of a user namespace, which a setting may forbid the box to make.
+    if let Some(procfs) = procfs.as_ref().filter(|_| !plan.closing.locked) {
         kernel_settings::set(procfs.as_fd(), &plan.sysctls).map_err(settings_failure)?;
     }
     let (root, waiting) = mounts::build(&plan.mounts, stock, from_host).map_err(mount_failure)?;
@@ -102,6 +103,9 @@ fn run(plan: &Plan, end: &ChildEnd, sockets: &[String]) -> Result<Infallible, Fa
     let root = mounts::close(root, plan.closing).map_err(mount_failure)?;
 
     if let Some(procfs) = procfs {
+        if plan.closing.locked {
+            kernel_settings::set(procfs.as_fd(), &plan.sysctls).map_err(settings_failure)?;
+        }
         kernel_settings::label(procfs.as_fd(), &plan.privileges.labels)
             .map_err(settings_failure)?;
     }

@@ -143,6 +143,10 @@ fn what_is_locked_stays_whatever_the_box_may_mount() {
     let mut locked = plan;
     locked.closing.locked = true;
     assert_eq!(run(&locked), "its own mounts\nwith its masks\n");
+    // Nor does a box that makes no user namespaces of its own keep from it.
+    let mut alone = locked.clone();
+    alone.sysctls = vec![sysctl("user/max_user_namespaces", "0", false)];
+    assert!(!run(&alone).contains("unmasked"));
     // A working directory and a user are found in the root that is locked as well.
     locked.payload.command = ["sh", "-c", "pwd; id -u; echo $HOME"]
         .map(str::to_owned)
