@@ -523,6 +523,8 @@ pub enum ReadyWhen {
 /// `[stop]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Stop {
+    /// Run in the box before the signal; empty for none.
+    pub command: Vec<String>,
     /// Sent to the box's first process: a signal number. Absent: the profile's (SIGTERM; SIGRTMIN+3 for `system`).
     pub signal: Option<i32>,
     /// Time between the signal and the end of all processes. Absent: 10 s (90 s for `system`).

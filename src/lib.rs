@@ -29,6 +29,7 @@ pub mod run;
 pub mod running;
 pub mod sandbox;
 pub mod status;
+pub mod stop;
 pub mod supervisor;
 pub mod sys;
 pub mod syscall;

@@ -84,6 +84,9 @@ pub struct Plan {
     pub reload: Option<Reload>,
     /// How it is stopped.
     pub stop: Stop,
+    /// Run in the box before the stop signal; empty for none.
+    #[serde(default)]
+    pub stop_command: Vec<String>,
     /// What becomes of the lines it writes.
     #[serde(default)]
     pub output: Output,

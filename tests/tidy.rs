@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("cli", EVERYTHING),
     ("run", EVERYTHING),
     ("foreground", EVERYTHING),
+    ("stop", "journal plan running"),
     (
         "clean",
         "cgroup handover journal launch plan running status sys systemd",

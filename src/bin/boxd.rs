@@ -10,6 +10,7 @@ use boxd::name::Name;
 use boxd::probe;
 use boxd::reload;
 use boxd::run;
+use boxd::stop;
 use boxd::systemd::notify;
 use clap::{Parser, Subcommand};
 
@@ -37,6 +38,11 @@ enum Command {
     },
     /// Have a box read its configuration anew: ExecReload= of box@NAME.service, where its definition has [reload]
     Reload {
+        /// The box
+        name: Name,
+    },
+    /// Run the stop command of a box in it: ExecStop= of box@NAME.service, where its definition has one
+    Stop {
         /// The box
         name: Name,
     },
@@ -76,6 +82,16 @@ fn main() -> ExitCode {
             }
         }
         Command::Probe { name } => ExitCode::from(probe::run(&name)),
+        Command::Stop { name } => {
+            journal::init("boxd", &name);
+            match stop::run(&name) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    tracing::error!("{}", chain(&error));
+                    ExitCode::FAILURE
+                }
+            }
+        }
         Command::Clean { name, again } => {
             journal::init("boxd", &name);
             let clean = if again {

@@ -224,6 +224,9 @@ fn reload(mut section: Section<'_>) -> Option<Reload> {
 
 fn stop(mut section: Section<'_>) -> Stop {
     let stop = Stop {
+        command: section
+            .read("command", |item| words(item, COMMAND))
+            .unwrap_or_default(),
         signal: section.read("signal", signal),
         timeout: section.read("timeout", |item| time(item, Duration::ZERO)),
     };

@@ -427,6 +427,8 @@ struct Watchdog {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "kebab-case", deny_unknown_fields)]
 struct Stop {
+    /// Run in the box, as `boxctl exec` would, before the signal, within the same time again. Default: none.
+    command: Option<Vec<Argument>>,
     /// Sent to the box's first process, by name or number. Default: `SIGTERM`, `SIGRTMIN+3` with
     /// `profile = "system"`.
     signal: Option<Signal>,

@@ -101,6 +101,10 @@ pub fn drop_in(name: &Name, definition: Option<&Definition>) -> String {
         Profile::App => STOP_TIMEOUT_APP,
         Profile::System => STOP_TIMEOUT_SYSTEM,
     });
+    if !definition.stop.command.is_empty() {
+        // That it failed has been said, and is no failure of the stop.
+        put(format_args!("ExecStop=-/usr/bin/boxd stop {name}"));
+    }
     put(format_args!(
         "TimeoutStopSec={}",
         time(stop.saturating_add(MARGIN))

@@ -173,6 +173,14 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
         };
         line(out, "reload", format!("by {how}{until}"))?;
     }
+    if !plan.stop_command.is_empty() {
+        let words: Vec<String> = plan
+            .stop_command
+            .iter()
+            .map(|word| format!("{word:?}"))
+            .collect();
+        line(out, "stop first", words.join(" "))?;
+    }
     line(
         out,
         "stop",

@@ -102,6 +102,7 @@ pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem
         watchdog: definition.watchdog.timeout,
         reload: definition.reload.clone(),
         stop: stop(definition),
+        stop_command: definition.stop.command.clone(),
         output: output(&definition.output),
         restart: definition.restart.clone(),
         health: health(definition),

@@ -227,6 +227,7 @@ pub fn host_box(line: &str) -> Plan {
         notify: None,
         watchdog: None,
         reload: None,
+        stop_command: Vec::new(),
         stop: Stop {
             signal: libc::SIGTERM,
             timeout: Duration::from_secs(10),

@@ -330,6 +330,55 @@ fn a_stop_ends_a_payload_that_ignores_sigterm() {
     );
 }
 
+/// `[stop] command` runs in the box before the signal. One that fails or hangs is named, and the signal follows.
+#[test]
+fn a_stop_command_runs_in_the_box_before_the_signal() {
+    let payload = "trap 'echo got TERM; exit 0' TERM; echo ready; until [ -e /tmp/end ]; do sleep 0.1; done; echo told; exit 0";
+    for (name, command, timeout) in [
+        (
+            "gentle",
+            "readlink /proc/self/ns/pid; touch /tmp/end; sleep 3",
+            "60s",
+        ),
+        ("wrong", "echo cannot; exit 4", "60s"),
+        ("stuck", "exec sleep 4321", "3s"),
+    ] {
+        define_script(
+            name,
+            payload,
+            &format!("[stop]\ntimeout = '{timeout}'\ncommand = ['/bin/sh', '-c', '{command}']"),
+        );
+    }
+    must("systemctl daemon-reload");
+    for name in ["gentle", "wrong", "stuck"] {
+        start(name);
+        wait_for_line(name, "ready");
+    }
+    let namespace = must(&format!("readlink /proc/{}/ns/pid", pid("gentle")));
+    must("systemctl stop box@gentle box@wrong box@stuck");
+    for (name, words, not) in [
+        ("gentle", vec![namespace.as_str(), "told"], "got TERM"),
+        (
+            "wrong",
+            vec!["cannot", "stop command failed", "got TERM"],
+            "told",
+        ),
+        ("stuck", vec!["has not ended within 3s", "got TERM"], "told"),
+    ] {
+        let journal = journal(name);
+        for word in words {
+            assert!(journal.contains(word), "{name}: {word}: {journal}");
+        }
+        assert!(!journal.contains(not), "{name}: {not}: {journal}");
+        assert_eq!(property(&unit(name), "Result"), "success", "{name}");
+        assert_eq!(
+            crate::guest::sh(&format!("test -e /run/boxd/{name}")).status,
+            1
+        );
+    }
+    assert_eq!(must("pgrep -f '[s]leep 4321' | wc -l"), "0");
+}
+
 /// `[stop] signal` is what the payload gets.
 #[test]
 fn the_stop_signal_is_the_definitions() {
