@@ -225,7 +225,7 @@ fn reload(mut section: Section<'_>) -> Option<Reload> {
 fn stop(mut section: Section<'_>) -> Stop {
     let stop = Stop {
         command: section
-            .read("command", |item| words(item, COMMAND))
+            .read("command", |item| values::command(item, COMMAND))
             .unwrap_or_default(),
         signal: section.read("signal", signal),
         timeout: section.read("timeout", |item| time(item, Duration::ZERO)),
