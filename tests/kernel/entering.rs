@@ -47,6 +47,7 @@ pub const TESTS: &[Test] = &[
         a_command_has_a_terminal_of_the_box,
     ),
     ("many_enter_at_once", many_enter_at_once),
+    ("a_paused_box_is_not_entered", a_paused_box_is_not_entered),
     (
         "entering_a_box_that_holds_up_can_be_given_up",
         entering_a_box_that_holds_up_can_be_given_up,
@@ -374,54 +375,88 @@ fn a_command_has_a_terminal_of_the_box() {
     );
 }
 
-/// As the init of a system box does: then the top of its cgroup may hold no process.
+/// What the init of a system box does: its processes in groups below the top, which then may hold none.
+struct Sorted {
+    parent: std::path::PathBuf,
+    /// Switched on for this, and off again.
+    controller: Option<String>,
+}
+
+impl Sorted {
+    fn sort(running: &Running) -> Sorted {
+        let top = running.cgroup.as_ref().expect("it runs").path();
+        let parent = top.parent().expect("not the root").to_owned();
+        let controllers = fs::read_to_string(parent.join("cgroup.controllers")).expect("readable");
+        let Some(controller) = controllers.split_whitespace().next() else {
+            panic!("this machine's cgroup2 tree has no controller to try it with");
+        };
+        let enable = format!("+{controller}");
+        let control = parent.join("cgroup.subtree_control");
+        let before = fs::read_to_string(&control).expect("readable");
+        fs::write(&control, &enable).expect("enabled");
+        let init = top.join("init");
+        fs::create_dir(&init).expect("made");
+        fs::write(init.join("cgroup.procs"), running.pid.to_string()).expect("moved");
+        fs::write(top.join("cgroup.subtree_control"), &enable).expect("enabled");
+        let was_on = before.split_whitespace().any(|there| there == controller);
+        Sorted {
+            parent,
+            controller: (!was_on).then(|| controller.to_owned()),
+        }
+    }
+}
+
+impl Drop for Sorted {
+    fn drop(&mut self) {
+        if let Some(controller) = &self.controller {
+            // Another test may use it by now.
+            let _ = fs::write(
+                self.parent.join("cgroup.subtree_control"),
+                format!("-{controller}"),
+            );
+        }
+    }
+}
+
 fn a_box_that_sorts_itself_into_groups_is_entered_beside_them() {
     let running = Running::start("enter-sorted", sleeping());
+    let _sorted = Sorted::sort(&running);
     let top = running.cgroup.as_ref().expect("it runs").path();
-    let parent = top
-        .parent()
-        .expect("not the root")
-        .join("cgroup.subtree_control");
-    let controllers = fs::read_to_string(
-        top.parent()
-            .expect("not the root")
-            .join("cgroup.controllers"),
-    )
-    .expect("readable");
-    let Some(controller) = controllers.split_whitespace().next() else {
-        panic!("this machine's cgroup2 tree has no controller to try it with");
-    };
-    let enable = format!("+{controller}");
-    let before = fs::read_to_string(&parent).expect("readable");
-    fs::write(&parent, &enable).expect("enabled");
-    let init = top.join("init");
-    fs::create_dir(&init).expect("made");
-    fs::write(init.join("cgroup.procs"), running.pid.to_string()).expect("moved");
-    fs::write(top.join("cgroup.subtree_control"), &enable).expect("enabled");
     assert_eq!(
         running.prints(&[], "tail -n 1 /proc/self/cgroup"),
         "0::/boxctl-exec"
     );
     assert!(!top.join("boxctl-exec").exists());
     drop(running);
-    if !before.split_whitespace().any(|there| there == controller) {
-        // Another test may use it by now.
-        let _ = fs::write(&parent, format!("-{controller}"));
-    }
+}
+
+fn a_paused_box_is_not_entered() {
+    let running = Running::start("enter-paused", sleeping());
+    let top = running.cgroup.as_ref().expect("it runs").path();
+    boxd::cgroup::freeze(top, std::time::Duration::from_secs(10)).expect("frozen");
+    let output = running.exec(&[], &["true"]).output().expect("boxctl runs");
+    assert!(!output.status.success(), "{output:?}");
+    assert!(complaint(&output).contains("is paused"), "{output:?}");
+    assert_eq!(boxd::cgroup::processes(top).expect("listed").len(), 1);
 }
 
 fn entering_a_box_that_holds_up_can_be_given_up() {
     let running = Running::start("enter-frozen", sleeping());
+    let _sorted = Sorted::sort(&running);
     let top = running.cgroup.as_ref().expect("it runs").path();
-    boxd::cgroup::freeze(top, std::time::Duration::from_secs(10)).expect("frozen");
+    // As root of the box can do it, too: whoever comes in stops there.
+    let leaf = top.join("boxctl-exec");
+    fs::create_dir(&leaf).expect("made");
+    fs::write(leaf.join("cgroup.freeze"), "1").expect("frozen");
     let mut boxctl = running.exec(&[], &["true"]);
-    let boxctl = boxctl
+    let mut boxctl = boxctl
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("boxctl runs");
-    // The envoy stands in the box's cgroup, and stops there.
-    while boxd::cgroup::processes(top).expect("listed").len() < 2 {
+    while boxd::cgroup::processes(&leaf).expect("listed").is_empty() {
+        let ended = boxctl.try_wait().expect("our child");
+        assert_eq!(ended, None, "it was not held up");
         std::thread::yield_now();
     }
     let pid = rustix::process::Pid::from_child(&boxctl);
