@@ -80,15 +80,17 @@ pub enum Outcome {
     Done,
 }
 
-/// How systemd says the service ended; `$SERVICE_RESULT`, `$EXIT_CODE` and `$EXIT_STATUS` of systemd.exec(5).
+/// How systemd says the service ended; systemd.exec(5).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ending {
-    /// `success`, `exit-code`, `signal`, `timeout` …
+    /// `$SERVICE_RESULT`: `success`, `exit-code`, `signal`, `timeout` …
     pub service_result: String,
-    /// `exited`, `killed`, `dumped`.
+    /// `$EXIT_CODE`: `exited`, `killed`, `dumped`.
     pub exit_code: String,
-    /// The exit status, or the name of the signal.
+    /// `$EXIT_STATUS`: the exit status, or the name of the signal.
     pub exit_status: String,
+    /// Which run of the service that was: `$INVOCATION_ID`.
+    pub invocation: String,
 }
 
 impl Ending {
@@ -99,6 +101,7 @@ impl Ending {
             service_result: variable("SERVICE_RESULT"),
             exit_code: variable("EXIT_CODE"),
             exit_status: variable("EXIT_STATUS"),
+            invocation: variable("INVOCATION_ID"),
         }
     }
 
@@ -128,7 +131,7 @@ pub fn clean_again(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
     let nothing_left = || {
         !run_directory::exists(name) && cgroups(name, None).iter().all(|cgroup| !cgroup.exists())
     };
-    if run_directory::is_left(name) || nothing_left() {
+    if run_directory::is_left(name, &ending.invocation) || nothing_left() {
         return Ok(Outcome::Done);
     }
     clean(name, ending)
@@ -145,18 +148,17 @@ pub fn clean(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
         Err(run_directory::Error::Busy { .. }) => return Ok(Outcome::Others),
         Err(error) => return Err(error.into()),
     };
-    directory.take_back()?;
     // Ended or not: how it ended is the next supervisor's to report, or `Restart=` would be asked about a signal
     // that was not the box's. A launch that was killed half-way has no heir: it is started anew.
     let left = if !directory.is_confirmed() {
         false
     } else if ending.is_accident() {
-        is_left_to_an_heir(name, &directory)
+        is_left_to_an_heir(name, &directory, ending)
     } else {
         // systemd calls nobody after an exit status, so here the call must be heard.
         ending.is_no_begin()
             && is_running(&directory)?
-            && call_heir_in_turn(name, &directory).unwrap_or(false)
+            && call_heir_in_turn(name, &directory, ending).unwrap_or(false)
     };
     if left {
         return Ok(Outcome::Left);
@@ -238,8 +240,8 @@ fn cgroups(name: &Name, known: Option<&Path>) -> Vec<PathBuf> {
 ///
 /// When systemd cannot be asked the box is left alone: the next supervisor needs no bus, and a shutdown ends the
 /// scope in any case.
-fn is_left_to_an_heir(name: &Name, directory: &RunDirectory) -> bool {
-    match call_heir_in_turn(name, directory) {
+fn is_left_to_an_heir(name: &Name, directory: &RunDirectory, ending: &Ending) -> bool {
+    match call_heir_in_turn(name, directory, ending) {
         Ok(called) => called,
         Err(error) => {
             tracing::warn!(
@@ -253,7 +255,11 @@ fn is_left_to_an_heir(name: &Name, directory: &RunDirectory) -> bool {
 }
 
 /// Calls the next supervisor, later if many have died before it.
-fn call_heir_in_turn(name: &Name, directory: &RunDirectory) -> Result<bool, CallError> {
+fn call_heir_in_turn(
+    name: &Name,
+    directory: &RunDirectory,
+    ending: &Ending,
+) -> Result<bool, CallError> {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let now = Duration::from_secs(now.tv_sec.unsigned_abs());
     let deaths = directory.count_death(now).unwrap_or_else(|error| {
@@ -266,7 +272,7 @@ fn call_heir_in_turn(name: &Name, directory: &RunDirectory) -> Result<bool, Call
             "box {name} has lost {deaths} supervisors in a row; the box runs on, and the next one comes in {pause:?}"
         );
     }
-    call_heir(name, directory, pause)
+    call_heir(name, directory, ending, pause)
 }
 
 /// Why the next supervisor was not called.
@@ -278,7 +284,12 @@ enum CallError {
     Systemd(#[from] systemd::Error),
 }
 
-fn call_heir(name: &Name, directory: &RunDirectory, pause: Duration) -> Result<bool, CallError> {
+fn call_heir(
+    name: &Name,
+    directory: &RunDirectory,
+    ending: &Ending,
+    pause: Duration,
+) -> Result<bool, CallError> {
     let manager = Manager::connect()?;
     let unit = name.unit();
     let begin = Instant::now();
@@ -294,7 +305,7 @@ fn call_heir(name: &Name, directory: &RunDirectory, pause: Duration) -> Result<b
         std::thread::sleep(left.min(LOOK_AGAIN));
     }
     // Said before it is done: from then on the job of this call looks like somebody's wish for a restart.
-    directory.leave()?;
+    directory.leave(&ending.invocation)?;
     manager.revive(&unit)?;
     Ok(true)
 }
@@ -315,7 +326,7 @@ mod tests {
         Ending {
             service_result: service_result.into(),
             exit_code: exit_code.into(),
-            exit_status: String::new(),
+            ..Ending::default()
         }
     }
 

@@ -244,28 +244,14 @@ impl RunDirectory {
         Ok(count)
     }
 
-    /// Writes down that the box is left to the next supervisor, which is about to be called.
+    /// Writes down that the box is left to the next supervisor, which is about to be called, by this run of its
+    /// service: an `INVOCATION_ID` of systemd.exec(5).
     ///
     /// # Errors
     ///
     /// [`Error::Write`].
-    pub fn leave(&self) -> Result<(), Error> {
-        self.write_file(LEFT, &())
-    }
-
-    /// The box is not left to anybody yet, whatever was written down about an earlier supervisor's end.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Write`].
-    pub fn take_back(&self) -> Result<(), Error> {
-        let path = self.path.join(LEFT);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(Error::Write { path, source })
-            }
-            _ => Ok(()),
-        }
+    pub fn leave(&self, invocation: &str) -> Result<(), Error> {
+        self.write_file(LEFT, &invocation)
     }
 
     /// Removes the directory with all in it.
@@ -307,9 +293,12 @@ impl RunDirectory {
     }
 }
 
-/// Whether the box was [left](RunDirectory::leave) to the next supervisor.
-pub fn is_left(name: &Name) -> bool {
-    Path::new(PARENT).join(name.as_str()).join(LEFT).exists()
+/// Whether this run of the service has [left](RunDirectory::leave) the box to the next supervisor.
+pub fn is_left(name: &Name, invocation: &str) -> bool {
+    read(&Path::new(PARENT).join(name.as_str()).join(LEFT))
+        .ok()
+        .and_then(|json| serde_json::from_slice::<String>(&json).ok())
+        .is_some_and(|left_by| left_by == invocation)
 }
 
 /// Whether anything is known of a box of this name.
