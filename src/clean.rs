@@ -131,7 +131,7 @@ pub fn clean_again(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
     let nothing_left = || {
         !run_directory::exists(name) && cgroups(name, None).iter().all(|cgroup| !cgroup.exists())
     };
-    if run_directory::is_left(name, &ending.invocation) || nothing_left() {
+    if run_directory::is_left(name, &ending.invocation)? || nothing_left() {
         return Ok(Outcome::Done);
     }
     clean(name, ending)
@@ -150,7 +150,7 @@ pub fn clean(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
     };
     // Ended or not: how it ended is the next supervisor's to report, or `Restart=` would be asked about a signal
     // that was not the box's. A launch that was killed half-way has no heir: it is started anew.
-    let left = if !directory.is_confirmed() {
+    let left = if !directory.is_confirmed()? {
         false
     } else if ending.is_accident() {
         is_left_to_an_heir(name, &directory, ending)
@@ -214,10 +214,13 @@ pub fn clear(name: &Name, directory: &RunDirectory) -> Result<bool, Error> {
 ///
 /// What is known of it cannot be read.
 pub fn is_running(directory: &RunDirectory) -> Result<bool, run_directory::Error> {
+    if !directory.is_confirmed()? {
+        return Ok(false);
+    }
+    // Where it cannot be seen whether the box lives, it may.
     Ok(directory
         .document()?
-        .filter(|_| directory.is_confirmed())
-        .is_some_and(|document| cgroup::is_populated(&document.cgroup).unwrap_or(false)))
+        .is_some_and(|document| cgroup::is_populated(&document.cgroup).unwrap_or(true)))
 }
 
 /// Everywhere that a cgroup of this box may be.

@@ -58,7 +58,7 @@ pub enum Error {
     /// The directory could not be made or locked.
     #[error("cannot {attempt} {}", path.display())]
     Directory {
-        /// `make`, `open`, `lock`, `read`, `remove`.
+        /// `make`, `open`, `lock`, `look for`, `read`, `remove`.
         attempt: &'static str,
         /// Which.
         path: PathBuf,
@@ -177,8 +177,17 @@ impl RunDirectory {
     }
 
     /// Whether that box was launched to the end. One that was not dies with its launcher.
-    pub fn is_confirmed(&self) -> bool {
-        self.path.join(DOCUMENT).exists()
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Directory`]: that cannot be seen.
+    pub fn is_confirmed(&self) -> Result<bool, Error> {
+        let path = self.path.join(DOCUMENT);
+        path.try_exists().map_err(|source| Error::Directory {
+            attempt: "look for",
+            path,
+            source,
+        })
     }
 
     /// Writes what the box is, before its payload begins.
@@ -294,11 +303,23 @@ impl RunDirectory {
 }
 
 /// Whether this run of the service has [left](RunDirectory::leave) the box to the next supervisor.
-pub fn is_left(name: &Name, invocation: &str) -> bool {
-    read(&Path::new(PARENT).join(name.as_str()).join(LEFT))
-        .ok()
-        .and_then(|json| serde_json::from_slice::<String>(&json).ok())
-        .is_some_and(|left_by| left_by == invocation)
+///
+/// # Errors
+///
+/// [`Error::Directory`]: it is written down, and cannot be read.
+pub fn is_left(name: &Name, invocation: &str) -> Result<bool, Error> {
+    let path = Path::new(PARENT).join(name.as_str()).join(LEFT);
+    match read(&path) {
+        Ok(json) => {
+            Ok(serde_json::from_slice::<String>(&json).is_ok_and(|left_by| left_by == invocation))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(Error::Directory {
+            attempt: "read",
+            path,
+            source,
+        }),
+    }
 }
 
 /// Whether anything is known of a box of this name.
