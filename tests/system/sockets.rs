@@ -213,6 +213,11 @@ fn a_broken_definition_keeps_its_sockets_and_a_removed_one_does_not() {
     let good = std::fs::read_to_string("/etc/boxd/web.toml").expect("a definition");
     let payload = pid("web");
     define("web", &format!("no-such-key = 1\n{good}"));
+    // A slow machine does not fail five times in ten seconds.
+    must("mkdir -p /etc/systemd/system/box@web.service.d");
+    must(
+        "printf '[Unit]\\nStartLimitIntervalSec=1h\\n' > /etc/systemd/system/box@web.service.d/zz-limit.conf",
+    );
     must("systemctl daemon-reload");
     assert_eq!(ask(8080).expect("an answer"), "hello");
     assert_eq!(pid("web"), payload);
