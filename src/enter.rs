@@ -202,27 +202,16 @@ struct Go;
 /// The command does not run, except for [`Error::Relay`].
 pub fn run(running: &Running, options: &Options) -> Result<u8, Error> {
     let name = &running.document.name;
-    if running.plan.ids.is_none() {
-        seal::this_program().map_err(|source| Error::Seal {
-            name: name.clone(),
-            source,
-        })?;
-    }
-    let failed = |source| Error::Prepare {
-        name: name.clone(),
-        source,
-    };
+    let environment = prepare(running)?;
     let relayed = |source| Error::Relay {
         name: name.clone(),
         source,
     };
     // Whatever descriptors boxctl was started with end here at the latest.
-    sys::close_on_exec_from(3).map_err(failed)?;
-    let environment =
-        environment::read(&running.plan.payload).map_err(|source| Error::Environment {
-            name: name.clone(),
-            source,
-        })?;
+    sys::close_on_exec_from(3).map_err(|source| Error::Prepare {
+        name: name.clone(),
+        source,
+    })?;
     let stdin = io::stdin();
     let size = relay::window(&stdin).or_else(|| relay::window(io::stdout()));
     let signals = Signals::block().map_err(relayed)?;
@@ -262,6 +251,18 @@ pub fn collect(
     deadline: Instant,
     most: usize,
 ) -> Result<Collected, Error> {
+    let environment = prepare(running)?;
+    let relayed = |source| Error::Relay {
+        name: running.document.name.clone(),
+        source,
+    };
+    let signals = Signals::block().map_err(relayed)?;
+    let command = enter(running, options, environment, None, &signals)?;
+    relay::collect(command.streams, &command.process, deadline, most).map_err(relayed)
+}
+
+/// Makes this program safe from the box, and reads the environment of the box's commands.
+fn prepare(running: &Running) -> Result<Vec<(String, String)>, Error> {
     let name = &running.document.name;
     if running.plan.ids.is_none() {
         seal::this_program().map_err(|source| Error::Seal {
@@ -269,18 +270,10 @@ pub fn collect(
             source,
         })?;
     }
-    let environment =
-        environment::read(&running.plan.payload).map_err(|source| Error::Environment {
-            name: name.clone(),
-            source,
-        })?;
-    let relayed = |source| Error::Relay {
+    environment::read(&running.plan.payload).map_err(|source| Error::Environment {
         name: name.clone(),
         source,
-    };
-    let signals = Signals::block().map_err(relayed)?;
-    let command = enter(running, options, environment, None, &signals)?;
-    relay::collect(command.streams, &command.process, deadline, most).map_err(relayed)
+    })
 }
 
 /// A command that runs in a box.

@@ -279,7 +279,9 @@ impl Watch<'_> {
         }
         files.extend(self.relays.iter().filter_map(Relay::waits_for));
         let timeout = match self.stage {
-            Stage::Stopping { kill_at } => Some(timespec(kill_at - Instant::now().min(kill_at))),
+            Stage::Stopping { kill_at } => {
+                Timespec::try_from(kill_at.saturating_duration_since(Instant::now())).ok()
+            }
             Stage::Running | Stage::Killed => None,
         };
         match poll(&mut files, timeout.as_ref()) {
@@ -399,12 +401,5 @@ fn watching(source: io::Error) -> Error {
     Error::Watch {
         attempt: "watch the box",
         source,
-    }
-}
-
-fn timespec(duration: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(duration.subsec_nanos()),
     }
 }

@@ -190,6 +190,13 @@ pub enum Error {
     },
 }
 
+/// The clock of all times in the hand-over but [`Document::started`]: `CLOCK_MONOTONIC`, which stands still while the
+/// machine sleeps.
+pub fn now() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::try_from(now).unwrap_or_default()
+}
+
 /// The document as a sealed memfd, to be stored under [`FD_DOCUMENT`].
 pub fn seal(document: &Document) -> Result<OwnedFd, Error> {
     let json = serde_json::to_vec(document).map_err(Error::Write)?;

@@ -24,6 +24,7 @@ pub mod launch;
 pub mod name;
 pub mod plan;
 pub mod probe;
+pub mod programs;
 pub mod reload;
 pub mod run;
 pub mod running;

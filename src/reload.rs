@@ -219,12 +219,9 @@ fn wait(
         source,
     };
     let left = timeout.saturating_sub(begin.elapsed());
-    let limit = Timespec {
-        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: left.subsec_nanos().into(),
-    };
+    let limit = Timespec::try_from(left).ok();
     let mut fds = [PollFd::new(answers, PollFlags::IN)];
-    let ready = rustix::io::retry_on_intr(|| poll(&mut fds, Some(&limit)))
+    let ready = rustix::io::retry_on_intr(|| poll(&mut fds, limit.as_ref()))
         .map_err(|errno| failed(errno.into()))?;
     if ready == 0 {
         return Err(Error::Silent {

@@ -4,13 +4,12 @@
 //! nothing.
 
 use std::convert::Infallible;
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -25,10 +24,10 @@ use crate::launch::{self, Lifetime, Place, Sockets, Standing, Stdio};
 use crate::name::Name;
 use crate::plan::{self, Limit, Plan, Problem};
 use crate::systemd::notify;
-use crate::{cgroup, clean, sys};
+use crate::{cgroup, clean, programs, sys};
 
 /// Where the package puts the supervisor.
-const SUPERVISOR: &str = "/usr/lib/boxd/box-supervisor";
+const SUPERVISOR: &CStr = c"/usr/lib/boxd/box-supervisor";
 
 /// `TasksMax=` of box@.service: the service's own, and nobody's wish for the box.
 const TASKS_OF_THE_SERVICE: u64 = 32;
@@ -208,7 +207,7 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
              restarts and timeouts: systemctl daemon-reload"
         );
     }
-    let supervisor = supervisor();
+    let supervisor = programs::beside_or(SUPERVISOR);
     // Sooner than with a box that runs already.
     nix::unistd::access(supervisor.as_c_str(), nix::unistd::AccessFlags::X_OK).map_err(
         |errno| Error::Supervisor {
@@ -299,7 +298,8 @@ pub fn document(
             RootSource::Directory(path) => path.display().to_string(),
         },
         ready: plan.ready.when,
-        ready_by: u64::try_from((monotonic() + plan.ready.timeout).as_micros()).unwrap_or(u64::MAX),
+        ready_by: u64::try_from((handover::now() + plan.ready.timeout).as_micros())
+            .unwrap_or(u64::MAX),
         output: plan.output,
         watchdog: plan.watchdog,
         health: plan.health.as_ref().map(|health| health.rules),
@@ -307,12 +307,6 @@ pub fn document(
         stop_timeout: plan.stop.timeout,
         idle,
     }
-}
-
-/// `CLOCK_MONOTONIC`.
-fn monotonic() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Duration::try_from(now).unwrap_or_default()
 }
 
 /// The sockets of the plan, in its order; systemd's is another. What it keeps for the supervisor, and sockets the
@@ -490,7 +484,7 @@ fn hold(signals: &[Signal]) {
 /// Becomes the supervisor with what systemd kept, where it lies.
 fn supervise_again(name: &Name) -> Result<Infallible, Error> {
     hold(FOR_THE_SUPERVISOR);
-    let program = supervisor();
+    let program = programs::beside_or(SUPERVISOR);
     nix::unistd::execve(&program, &arguments(name), &environment(None)).map_err(|errno| {
         Error::Heir {
             name: name.clone(),
@@ -511,17 +505,6 @@ fn supervise(supervisor: &CString, name: &Name, descriptors: Named) -> Result<In
             source,
         },
     )
-}
-
-/// The supervisor of this very build where it lies beside this program, else the installed one.
-fn supervisor() -> CString {
-    let beside = std::env::current_exe()
-        .ok()
-        .map(|program| program.with_file_name("box-supervisor"))
-        .filter(|program| program.exists());
-    let program: PathBuf = beside.unwrap_or_else(|| Path::new(SUPERVISOR).to_owned());
-    CString::new(program.into_os_string().into_vec())
-        .unwrap_or_else(|_| c"/usr/lib/boxd/box-supervisor".to_owned())
 }
 
 /// The name is for whoever reads ps(1).

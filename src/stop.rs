@@ -5,16 +5,19 @@
 //! What it says goes to the journal. It has the time that the box has to stop; whatever comes of it, the supervisor is
 //! asked to stop next, and its signal and the kill of all follow. A box that has ended by then has stopped.
 
-use std::path::{Path, PathBuf};
+use std::ffi::{CStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, io};
 
 use crate::name::Name;
+use crate::programs;
 use crate::running::{self, Running};
 
 /// Where the package puts what enters a box.
-const ENTER: &str = "/usr/bin/boxctl";
+const ENTER: &CStr = c"/usr/bin/boxctl";
 
 /// How often it is looked whether the command has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -74,7 +77,7 @@ pub fn run(name: &Name) -> Result<(), Error> {
     if running.plan.stop_command.is_empty() {
         return Ok(());
     }
-    let program = enter();
+    let program = OsString::from_vec(programs::beside_or(ENTER).into_bytes());
     let mut child = Command::new(&program)
         .args(["exec", name.as_str(), "--"])
         .args(&running.plan.stop_command)
@@ -82,7 +85,7 @@ pub fn run(name: &Name) -> Result<(), Error> {
         .spawn()
         .map_err(|source| Error::Run {
             name: name.clone(),
-            program,
+            program: program.into(),
             source,
         })?;
     let timeout = running.plan.stop.timeout;
@@ -116,13 +119,4 @@ fn ended_well(running: &Running, status: ExitStatus) -> Result<(), Error> {
         name: running.document.name.clone(),
         status,
     })
-}
-
-/// The program of this very build where it lies beside this one, else the installed one.
-fn enter() -> PathBuf {
-    env::current_exe()
-        .ok()
-        .map(|program| program.with_file_name("boxctl"))
-        .filter(|program| program.exists())
-        .unwrap_or_else(|| Path::new(ENTER).to_owned())
 }

@@ -60,7 +60,7 @@ const MAY_USE: &[(&str, &str)] = &[
     // Not a word of D-Bus: a box must outlive a bus that hangs.
     (
         "supervisor",
-        "cgroup handover health identity journal launch::run_directory::PARENT plan sys systemd::notify",
+        "cgroup handover health identity journal launch::run_directory::PARENT launch::run_directory::replace plan sys systemd::notify",
     ),
     ("sandbox", "identity launch::protocol plan sys"),
     ("journal", "handover plan::Output plan::Rate sys"),
@@ -83,6 +83,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("sys", ""),
     ("health", ""),
     ("name", ""),
+    ("programs", ""),
     ("capability", ""),
     ("syscall", ""),
 ];
@@ -91,7 +92,7 @@ const MAY_USE: &[(&str, &str)] = &[
 const EVERYTHING: &str = "*";
 
 /// What every module may use.
-const FOR_ALL: [&str; 3] = ["capability", "name", "syscall"];
+const FOR_ALL: [&str; 4] = ["capability", "name", "programs", "syscall"];
 
 /// Crates that are named in one place, or nowhere but in some: crate, modules.
 const CRATES: &[(&str, &[&str])] = &[

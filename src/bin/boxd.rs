@@ -1,6 +1,7 @@
 //! `boxd run NAME`, `boxd reload NAME`, `boxd clean NAME`: what the units call; `boxd probe NAME`: what supervisors
 //! call.
 
+use std::error::Error;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -73,24 +74,12 @@ fn main() -> ExitCode {
         }
         Command::Reload { name } => {
             journal::init("boxd", &name);
-            match reload::reload(&name) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    tracing::error!("{}", chain(&error));
-                    ExitCode::FAILURE
-                }
-            }
+            exit_code(reload::reload(&name))
         }
         Command::Probe { name } => ExitCode::from(probe::run(&name)),
         Command::Stop { name } => {
             journal::init("boxd", &name);
-            match stop::run(&name) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    tracing::error!("{}", chain(&error));
-                    ExitCode::FAILURE
-                }
-            }
+            exit_code(stop::run(&name))
         }
         Command::Clean { name, again } => {
             journal::init("boxd", &name);
@@ -99,19 +88,23 @@ fn main() -> ExitCode {
             } else {
                 clean::clean
             };
-            match clean(&name, &Ending::from_environment()) {
-                Ok(Outcome::Left) => {
-                    tracing::warn!(
-                        "the supervisor of box {name} is gone; the box runs on for the next one"
-                    );
-                    ExitCode::SUCCESS
-                }
-                Ok(Outcome::Removed | Outcome::Others | Outcome::Done) => ExitCode::SUCCESS,
-                Err(error) => {
-                    tracing::error!("{}", chain(&error));
-                    ExitCode::FAILURE
-                }
+            let outcome = clean(&name, &Ending::from_environment());
+            if let Ok(Outcome::Left) = outcome {
+                tracing::warn!(
+                    "the supervisor of box {name} is gone; the box runs on for the next one"
+                );
             }
+            exit_code(outcome)
+        }
+    }
+}
+
+fn exit_code<T>(result: Result<T, impl Error>) -> ExitCode {
+    match result {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", chain(&error));
+            ExitCode::FAILURE
         }
     }
 }

@@ -226,17 +226,14 @@ pub fn collect(
     let mut output = Vec::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
+        let timeout = Timespec::try_from(left).ok();
         let mut fds = vec![PollFd::new(process, PollFlags::IN)];
         fds.extend(
             sources
                 .iter()
                 .map(|source| PollFd::new(source, PollFlags::IN)),
         );
-        match poll(&mut fds, Some(&timeout)) {
+        match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::Wait(errno.into())),
         }

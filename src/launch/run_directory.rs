@@ -279,27 +279,33 @@ impl RunDirectory {
         }
     }
 
-    /// Readers see the whole file or none.
     fn write_file(&self, file: &str, content: &impl Serialize) -> Result<(), Error> {
         let path = self.path.join(file);
-        let new = self.path.join(format!("{file}.new"));
-        let attempt = || -> io::Result<()> {
-            let mut json = serde_json::to_vec(content)?;
-            json.push(b'\n');
-            fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?
-                .write_all(&json)?;
-            fs::rename(&new, &path)
-        };
-        attempt().map_err(|source| Error::Write {
+        replace(&path, content).map_err(|source| Error::Write {
             path: path.clone(),
             source,
         })
     }
+}
+
+/// Writes a file in place of the one that may be there, for root alone. Readers see the whole file or none.
+///
+/// # Errors
+///
+/// It cannot be written; what was there stays.
+pub fn replace(path: &Path, content: &impl Serialize) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let mut json = serde_json::to_vec(content)?;
+    json.push(b'\n');
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?
+        .write_all(&json)?;
+    fs::rename(&new, path)
 }
 
 /// Whether this run of the service has [left](RunDirectory::leave) the box to the next supervisor.

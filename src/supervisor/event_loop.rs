@@ -11,7 +11,6 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::time::{ClockId, clock_gettime};
 
 use notifications::Notifications;
 
@@ -23,6 +22,7 @@ use super::kept::Kept;
 use super::message::{self, Message, Subject};
 use super::policy::{Action, Event, Farewell, Left, Notice, Phase, Rules, State};
 use super::scope::Scope;
+use crate::handover::now;
 use crate::journal::gate::Gate;
 use crate::journal::native::{self, Socket};
 use crate::journal::relay::Buffers;
@@ -655,10 +655,4 @@ pub fn block_signals() -> Result<SigSet, Error> {
     let mask = SigSet::from_iter(blocked());
     mask.thread_block().map_err(Error::Signals)?;
     Ok(mask)
-}
-
-/// `CLOCK_MONOTONIC`.
-fn now() -> Duration {
-    // It cannot fail: the clock exists, and the pointer is good.
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }

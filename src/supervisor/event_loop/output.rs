@@ -190,13 +190,10 @@ impl EventLoop {
             let Some(connection) = self.socket.connection().filter(|_| !left.is_zero()) else {
                 return;
             };
-            let timeout = Timespec {
-                tv_sec: left.as_secs() as i64,
-                tv_nsec: left.subsec_nanos().into(),
-            };
+            let timeout = Timespec::try_from(left).ok();
             let _ = poll(
                 &mut [PollFd::new(&connection, PollFlags::OUT)],
-                Some(&timeout),
+                timeout.as_ref(),
             );
         }
     }

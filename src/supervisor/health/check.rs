@@ -1,16 +1,15 @@
 //! The asking as it is: the process that asks, and what is written down of its answers.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::probe::Probe;
 use super::{Left, State};
 use crate::health::{self, Answer, FILE, Health, PROBES, printable};
-use crate::launch::run_directory::PARENT;
+use crate::launch::run_directory::{PARENT, replace};
 use crate::name::Name;
 use crate::plan::HealthRules;
 
@@ -144,18 +143,9 @@ impl Check {
         self.write()
     }
 
-    /// Writes it all down for people. Readers see the whole file or none.
+    /// Writes it all down for people.
     pub fn write(&self) -> io::Result<()> {
-        let json = serde_json::to_vec(&self.known)?;
-        let new = self.file.with_extension("json.new");
-        fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?
-            .write_all(&json)?;
-        fs::rename(&new, &self.file)
+        replace(&self.file, &self.known)
     }
 
     /// What the last probe said, as one line of bounded length.

@@ -5,9 +5,8 @@
 //! supervisor.
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
@@ -17,10 +16,11 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::health::{Answer, OUTPUT_MAX};
 use crate::name::Name;
+use crate::programs;
 use crate::sys::{self, Called as _, Fork};
 
 /// Where the package puts it.
-const PROGRAM: &str = "/usr/bin/boxd";
+const PROGRAM: &CStr = c"/usr/bin/boxd";
 
 /// How long a process that was killed is waited for before this one becomes another program.
 const DEATH: Timespec = Timespec {
@@ -40,7 +40,7 @@ impl Probe {
     pub fn start(name: &Name) -> Result<Probe, sys::Error> {
         let (output, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
             .called(|| "pipe2(O_CLOEXEC | O_NONBLOCK)".to_owned())?;
-        let program = program();
+        let program = programs::beside_or(PROGRAM);
         let arguments = [
             c"boxd".to_owned(),
             c"probe".to_owned(),
@@ -109,19 +109,4 @@ fn become_probe(
     rustix::stdio::dup2_stdout(output).called(|| "dup2(pipe, 1)".to_owned())?;
     // It needs no environment, and must not have systemd's sockets.
     sys::exec_with_descriptors(program, arguments, &[], Vec::new())
-}
-
-/// The one of this very build where it lies beside this program, else the installed one.
-fn program() -> CString {
-    let beside = std::fs::read_link("/proc/self/exe")
-        .ok()
-        .map(|program| program.with_file_name("boxd"))
-        .filter(|program| program.exists());
-    let program = beside.unwrap_or_else(|| PathBuf::from(PROGRAM));
-    c_string(&program)
-}
-
-fn c_string(path: &Path) -> CString {
-    use std::os::unix::ffi::OsStrExt as _;
-    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
 }
