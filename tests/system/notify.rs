@@ -43,7 +43,7 @@ fn a_box_is_ready_when_it_says_so() {
     let before = everything();
     define_script(
         "web",
-        "echo begun; echo \"$NOTIFY_SOCKET ${WATCHDOG_USEC-none}\"\n\
+        "trap 'exit 0' TERM; echo begun; echo \"$NOTIFY_SOCKET ${WATCHDOG_USEC-none}\"\n\
          while [ ! -e /tmp/go ]; do sleep 0.1; done\n\
          systemd-notify --ready --status=\"$(printf 'serving\\033[2J')\"\n\
          while [ ! -e /tmp/more ]; do sleep 0.1; done\n\
@@ -91,11 +91,17 @@ fn a_box_is_ready_when_it_says_so() {
     });
     assert_eq!(property(&unit("web"), "MainPID").parse(), Ok(supervisor()));
 
-    // It says that it ends, and does.
-    go_on("web", "end");
+    // It says that it ends, and does; begun anew, as kernels before 6.15 tell the end only to who began it.
+    stop("web");
+    assert_eq!(property(&unit("web"), "Result"), "success");
+    must("systemctl start --no-block box@web");
+    wait_for("a box to let go", || {
+        sh("boxctl exec web -- touch /tmp/go /tmp/more /tmp/end").status == 0
+    });
     wait_for_state(&unit("web"), "deactivating");
     assert!(status_text("web").starts_with("stopping: the box says so itself"));
-    go_on("web", "out");
+    // The box may be gone before the one who lets it go.
+    sh("boxctl exec web -- touch /tmp/out");
     wait_for_state(&unit("web"), "inactive");
     assert_eq!(property(&unit("web"), "Result"), "success");
     nothing_left(&before);

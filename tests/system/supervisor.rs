@@ -50,7 +50,8 @@ fn a_killed_supervisor_is_replaced_and_the_box_lives_on() {
 fn a_replaced_supervisor_reports_the_end_of_the_box() {
     ticking();
     kill_the_supervisor();
-    must("boxctl exec tick -- touch /tmp/end");
+    // The box may be gone before the one who lets it go.
+    sh("boxctl exec tick -- touch /tmp/end");
     wait_for_state(&unit("tick"), "failed");
     let status = property(&unit("tick"), "ExecMainStatus");
     // The kernel tells a stranger the exit status from 6.15 on.
