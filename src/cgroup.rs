@@ -18,6 +18,7 @@ use crate::plan::Limit;
 
 pub mod limits;
 pub mod plain;
+pub mod pressure;
 
 /// Where systemd and nearly every distribution mount the whole of cgroup2.
 const USUAL_MOUNT_POINT: &str = "/sys/fs/cgroup";

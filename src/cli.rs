@@ -5,12 +5,18 @@
 
 mod arguments;
 mod definitions;
+mod doctor;
+mod explain;
+#[cfg(test)]
+mod golden;
 mod inside;
+mod inspect;
 mod journal;
 mod look;
 mod names;
 mod security;
 pub mod show;
+mod stats;
 mod table;
 pub mod terminal;
 mod text;
@@ -159,6 +165,20 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// There is no such key.
+    #[error(
+        "there is no key {text:?}{}",
+        match similar {
+            Some(similar) => format!("; did you mean {similar}?"),
+            None => "; `boxctl explain` lists all".to_owned(),
+        }
+    )]
+    Key {
+        /// What was asked for.
+        text: String,
+        /// One that is like it.
+        similar: Option<String>,
+    },
     /// Standard output cannot be written.
     #[error("cannot write to standard output")]
     Write(#[from] io::Error),
@@ -185,6 +205,12 @@ pub fn main() -> ExitCode {
         Command::Security { source, json } => security::security(&source, json, out),
         Command::List { json } => definitions::list(json, out),
         Command::Schema => definitions::schema(),
+        Command::Explain { key, name, json } => {
+            explain::explain(key.as_deref(), name.as_deref(), json, out)
+        }
+        Command::Inspect { name, json } => inspect::inspect(&name, json, out),
+        Command::Stats { names, json } => stats::stats(&names, json, out),
+        Command::Doctor { all, json } => doctor::doctor(all, json, out),
         Command::Status { names, json, lines } => look::status(&names, json, lines, out),
         Command::Logs {
             follow,

@@ -21,8 +21,9 @@ pub use layers::{BadName, Layers, Listed, LoadError, list, load, load_file, text
 pub use output::Output;
 pub use reader::{parse, understand};
 pub use reload::{Reload, ReloadHow, Watchdog};
-pub use schema::{Key, keys, schema};
+pub use schema::{Key, Peers, keys, schema};
 pub use values::parse_user;
+pub use written::{Written, written};
 
 mod devices;
 mod diagnostics;
@@ -39,6 +40,7 @@ mod security;
 mod sockets;
 mod tree;
 mod values;
+mod written;
 
 /// One box as its operator described it. Absent means "not written": defaults are the plan's to decide.
 #[derive(Debug, Clone, PartialEq, Serialize)]

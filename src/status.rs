@@ -6,6 +6,7 @@
 
 pub mod collect;
 pub mod ends;
+pub mod stats;
 
 use std::path::PathBuf;
 

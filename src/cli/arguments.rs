@@ -82,6 +82,23 @@ Every default, path, id and limit as it is decided on this host: mounts in their
         #[arg(long)]
         json: bool,
     },
+    /// Say what a key of a definition does, and where a box has its value from
+    #[command(after_help = "\
+Without a key all are explained. A key is written with its table, or without if that is clear; a table stands for all \
+its keys. The words of Quadlet, systemd-nspawn and Docker for it are told too, and lead to the key that is meant.
+
+  boxctl explain memory
+  boxctl explain [restart]
+  boxctl explain resources.memory web   which file and line box web has it from, and what was replaced")]
+    Explain {
+        /// A key or a table
+        key: Option<String>,
+        /// A box
+        name: Option<String>,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show how far a box is open, beside Docker, Podman and systemd-nspawn
     #[command(after_help = "\
 A running box is judged as it was started, every other as it would be. Each wall counts points as far as it is open, \
@@ -156,6 +173,49 @@ The exit status is 0; with names it is 3 if one of them does not run, and 1 if o
         /// How many of the last lines a box wrote are shown with it
         #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
         lines: u32,
+    },
+    /// Show all that is known of a box
+    #[command(after_help = "\
+What `boxctl status` shows, then every value of its files with file and line, its processes, and what was done \
+to run it, or would be.
+
+  boxctl inspect web
+  boxctl inspect --json web | jq .plan.mounts")]
+    Inspect {
+        /// The box
+        name: String,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what running boxes use: CPU, memory, IO, tasks, and what they wait for
+    #[command(after_help = "\
+CPU, READ and WRITTEN are counted from the start of the box. WAITS is for how much of the last ten seconds something \
+in the box stood still for want of a processor, of memory, or of a disk. A part the host does not count shows as `-`.
+
+  boxctl stats
+  boxctl stats --json web db     the format is stable; bytes, and microseconds of CPU")]
+    Stats {
+        /// Boxes; all that run if none is given
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what of this host is missing or risky for boxes, and what to do about it
+    #[command(after_help = "\
+The exit status is 1 if something is missing that boxes need, and 0 else.
+
+  boxctl doctor
+  boxctl doctor --json | jq '.checks[] | select(.verdict == \"risk\")'")]
+    Doctor {
+        /// Show what is good too
+        #[arg(short, long)]
+        all: bool,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Show which boxes are defined, and where
     List {

@@ -20,11 +20,7 @@ const NOT_RUNNING: u8 = 3;
 /// Shows all boxes as a table, or the given ones in full.
 pub fn status(names: &[String], json: bool, lines: u32, look: Look) -> Result<ExitCode, Error> {
     let layers = Layers::system();
-    let manager = if systemd::is_running() {
-        Some(Manager::connect()?)
-    } else {
-        None
-    };
+    let manager = manager()?;
     if names.is_empty() {
         let units = manager.as_ref().map(collect::loaded_units).transpose()?;
         let mut report = collect::all(&layers, &units)?;
@@ -84,13 +80,22 @@ pub fn status(names: &[String], json: bool, lines: u32, look: Look) -> Result<Ex
     })
 }
 
+/// A connection to systemd, where it runs the host.
+pub fn manager() -> Result<Option<Manager>, Error> {
+    Ok(match systemd::is_running() {
+        true => Some(Manager::connect()?),
+        false => None,
+    })
+}
+
 fn look_up_end(status: &mut crate::status::Status) {
     if let Ok(name) = status.name.parse() {
         status.last_end = ends::last(&name, ends::Which::Last);
     }
 }
 
-fn one(
+/// What is known of one box, which must be there.
+pub fn one(
     name: &Name,
     layers: &Layers,
     manager: Option<&Manager>,

@@ -146,6 +146,32 @@ pub fn cut(text: &str, width: usize) -> String {
     result
 }
 
+/// The text broken between its words where a terminal is so wide; lines after the first begin with `indent`, for which
+/// the first has room too.
+pub fn wrap(text: &str, width: Option<usize>, indent: &str) -> String {
+    const NARROWEST: usize = 20;
+    let Some(width) = width else {
+        return text.to_owned();
+    };
+    let room = width.saturating_sub(columns(indent)).max(NARROWEST);
+    let mut result = String::new();
+    let mut used = 0;
+    for word in text.split(' ') {
+        let wide = columns(word);
+        if used > 0 && used + 1 + wide > room {
+            result.push('\n');
+            result.push_str(indent);
+            used = 0;
+        } else if used > 0 {
+            result.push(' ');
+            used += 1;
+        }
+        result.push_str(word);
+        used += wide;
+    }
+    result
+}
+
 /// The text with every control character shown as its escape: text that came out of a box must not command
 /// the operator's terminal.
 pub fn harmless(text: &str) -> String {
@@ -188,6 +214,24 @@ mod tests {
         for width in 0..12 {
             assert!(columns(&cut("店頭 a店頭b", width)) <= width);
         }
+    }
+
+    #[test]
+    fn a_text_is_broken_between_its_words() {
+        assert_eq!(wrap("one two three", None, "  "), "one two three");
+        assert_eq!(
+            wrap(
+                "a sentence that is longer than the terminal",
+                Some(22),
+                "  "
+            ),
+            "a sentence that is\n  longer than the\n  terminal"
+        );
+        let long = "/a/path/that/is/longer/than/any/terminal";
+        assert_eq!(
+            wrap(&format!("at {long}"), Some(22), ""),
+            format!("at\n{long}")
+        );
     }
 
     #[test]

@@ -68,6 +68,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A file in which others say what ids they use could not be read.
+    #[error("cannot read {path} to see who else has the ids of boxes: {source}", path = path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The entry that may be this box's is damaged.
     #[error(
         "cannot tell the ids of box {name}: {path} is damaged (it should be a symbolic link whose text is a \
@@ -212,6 +220,45 @@ impl Registry {
                 })?;
         }
         Ok(())
+    }
+
+    /// The ranges of boxes that an account, a user's subordinate ids or an nspawn have by now too: whoever came later
+    /// did not ask.
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::look_up`].
+    pub fn shared(&self) -> Result<Vec<(IdRange, Name)>, Error> {
+        if self.open_existing()?.is_none() {
+            return Ok(Vec::new());
+        }
+        let failed = |source| Error::Open {
+            path: self.directory.clone(),
+            source,
+        };
+        let foreign = self
+            .foreign
+            .read()
+            .map_err(|(path, source)| Error::Foreign { path, source })?;
+        let mut shared = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let base = entry
+                .file_name()
+                .to_str()
+                .and_then(|base| base.parse().ok());
+            let name = fs::read_link(entry.path())
+                .ok()
+                .and_then(|name| name.to_str()?.parse().ok());
+            if let (Some(base), Some(name)) = (base, name)
+                && (IdRange::BASE_MIN..=IdRange::BASE_MAX).contains(&base)
+                && foreign.overlap(IdRange { base })
+            {
+                shared.push((IdRange { base }, name));
+            }
+        }
+        shared.sort();
+        Ok(shared)
     }
 
     fn entry(&self, base: u32) -> PathBuf {
@@ -409,6 +456,19 @@ mod tests {
         let proposed = registry.propose(&name("web")).expect("propose");
         assert!(!root.path().join("var").exists());
         assert_eq!(registry.claim(&name("web")).expect("claim"), proposed);
+    }
+
+    #[test]
+    fn a_range_that_somebody_else_took_later_is_seen() {
+        let (root, registry) = registry();
+        assert!(registry.shared().expect("nothing is there").is_empty());
+        let range = registry.claim(&name("web")).expect("claim");
+        registry.claim(&name("db")).expect("claim");
+        assert!(registry.shared().expect("looked").is_empty());
+        fs::create_dir_all(root.path().join("etc")).expect("etc");
+        let line = format!("alice:{}:65536\n", range.last());
+        fs::write(root.path().join("etc/subuid"), line).expect("subuid");
+        assert_eq!(registry.shared().expect("looked"), [(range, name("web"))]);
     }
 
     #[test]

@@ -335,6 +335,18 @@ impl Manager {
         self.bus.call("reload systemd", "Reload", &())
     }
 
+    /// Which systemd this is, as `systemctl --version` has it in brackets: `257.13-1~deb13u1`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`].
+    pub fn version(&self) -> Result<String, Error> {
+        let all = self
+            .bus
+            .properties("look at systemd", "/org/freedesktop/systemd1")?;
+        Ok(all.get("Version"))
+    }
+
     /// What systemd knows of a unit. A unit that does not exist has `load_state` `not-found`.
     ///
     /// # Errors

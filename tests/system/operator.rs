@@ -307,3 +307,83 @@ fn a_box_that_runs_is_not_run_again() {
     assert_eq!(pid("web"), pid_before);
     assert_eq!(property(&unit("web"), "ActiveState"), "active");
 }
+
+/// explain, inspect, stats and doctor say what there is, to people and to programs.
+#[test]
+fn what_is_known_of_a_box_and_its_host_is_told() {
+    define_script(
+        "web",
+        "echo up; exec sleep infinity",
+        "environment = { A = 'base' }\n[stop]\ntimeout = '8s'",
+    );
+    crate::guest::write(
+        "/etc/boxd/web.toml.d/10-stop.toml",
+        "environment.A = 'drop-in'\nstop.timeout = '9s'\n",
+    );
+    start("web");
+    wait_for_line("web", "up");
+    let json = |command: &str| -> serde_json::Value {
+        serde_json::from_str(&must(command)).unwrap_or_else(|error| panic!("{command}: {error}"))
+    };
+
+    let explained = must("boxctl explain stop.timeout web");
+    for words in [
+        "StopTimeout=",
+        "replaced: '8s'",
+        "stop.timeout = '9s'",
+        "/etc/boxd/web.toml.d/10-stop.toml:2",
+    ] {
+        assert!(explained.contains(words), "{words}: {explained}");
+    }
+    let explained = json("boxctl explain --json environment web");
+    assert_eq!(explained["written"][0]["key"], "environment.A");
+    assert_eq!(explained["written"][0]["line"], 1);
+    assert_eq!(explained["written"][0]["holds"], true);
+    assert_eq!(explained["written"][1]["holds"], false);
+    let said = refused("boxctl explain resources.memroy");
+    assert!(said.contains("did you mean resources.memory?"), "{said}");
+
+    let inspected = json("boxctl inspect --json web");
+    assert_eq!(inspected["status"]["name"], "web");
+    assert_eq!(inspected["definition"]["environment"]["A"], "drop-in");
+    assert_eq!(inspected["plan"]["scope"]["unit"], "box-web.scope");
+    let first = &inspected["processes"][0];
+    assert_eq!(first["pid"].as_i64(), Some(pid("web")), "{first}");
+    assert_eq!(first["pid-inside"], 1);
+    assert_eq!(first["command"], "sleep infinity");
+    let page = must("boxctl inspect web");
+    for words in ["Written", "Processes", "box-web.scope", "sleep infinity"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    must("boxctl inspect hello");
+    refused("boxctl inspect nothing-of-this-name");
+
+    let stats = json("boxctl stats --json");
+    let of_web = &stats["boxes"][0];
+    assert_eq!(of_web["name"], "web", "{stats}");
+    assert!(of_web["cpu"].as_u64().is_some(), "{stats}");
+    if must("cat /sys/fs/cgroup/cgroup.controllers").contains("pids") {
+        assert!(of_web["tasks"].as_u64() >= Some(1), "{stats}");
+    }
+    assert!(must("boxctl stats web").contains("web"));
+    let said = refused("boxctl stats hello");
+    assert!(said.contains("not running"), "{said}");
+
+    let verdict = |id: &str| {
+        let report: serde_json::Value =
+            serde_json::from_str(&sh("boxctl doctor --json").out).expect("JSON");
+        let checks = report["checks"].as_array().expect("a list").clone();
+        let check = checks.iter().find(|check| check["id"] == id);
+        check.unwrap_or_else(|| panic!("{id}: {report}"))["verdict"].clone()
+    };
+    assert_eq!(verdict("systemd"), "good");
+    assert_eq!(verdict("installation"), "good");
+    assert_eq!(verdict("ids"), "good");
+    assert_eq!(verdict("definitions"), "good");
+    define("bad", "comand = 3");
+    must("chmod 777 /etc/boxd");
+    assert_eq!(verdict("definitions"), "risk");
+    assert_eq!(verdict("definitions-trust"), "risk");
+    let said = sh("boxctl doctor").out;
+    assert!(said.contains("chmod go-w /etc/boxd"), "{said}");
+}

@@ -1,6 +1,7 @@
 //! Golden pictures of tables and pages, in `snapshots/`. With `BOXD_BLESS=1` they are written instead of compared.
 
 use super::*;
+use crate::cli::golden;
 use crate::status::{Answer, Definition, Ids, Limits, Payload, Probe, Unit, Usage, VERSION};
 
 const NOW: u64 = 1_795_995_903_000_000;
@@ -242,19 +243,7 @@ const COLOURED: Look = Look {
 };
 
 fn compare(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("src/cli/show/snapshots")
-        .join(name);
-    if std::env::var_os("BOXD_BLESS").is_some() {
-        std::fs::write(&path, text).expect("a snapshot can be written");
-    }
-    let expected = std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    assert!(
-        expected == text,
-        "{} differs; BOXD_BLESS=1 writes it anew\n--- is\n{text}",
-        path.display()
-    );
+    golden::compare(&format!("show/snapshots/{name}"), text);
 }
 
 #[test]
