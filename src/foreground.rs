@@ -23,6 +23,7 @@ use crate::systemd::{self, Manager, scope};
 use crate::{cgroup, clean, sys};
 
 mod relay;
+mod sockets;
 
 use relay::Relay;
 
@@ -49,16 +50,9 @@ pub enum Error {
         /// Its unit.
         unit: String,
     },
-    /// The box needs somebody to open its sockets.
-    #[error(
-        "box {name} has sockets, which systemd opens for its service: start it there with systemctl start {unit}, or run a definition without [[socket]]"
-    )]
-    Sockets {
-        /// The box.
-        name: Name,
-        /// The unit of its sockets.
-        unit: String,
-    },
+    /// A socket of the box cannot be opened.
+    #[error(transparent)]
+    Sockets(#[from] sockets::Error),
     /// What an earlier life left does not go.
     #[error(transparent)]
     Clean(#[from] clean::Error),
@@ -115,16 +109,15 @@ impl Error {
 pub fn run(definition: &Definition, notice: &dyn Fn(&str)) -> Result<u8, Error> {
     let name = &definition.name;
     let plan = run::decide(definition)?.by_hand();
-    if let Some(socket) = plan.sockets.first() {
-        return Err(Error::Sockets {
-            name: name.clone(),
-            unit: socket.unit.clone(),
-        });
-    }
     plan.remarks.iter().for_each(|remark| notice(remark));
     if plan.health.is_some() {
         notice(
             "nobody asks a box in the foreground how it is: [health] is for the unit of the box",
+        );
+    }
+    if plan.idle_stop.is_some() {
+        notice(
+            "a box in the foreground runs until it ends or is stopped: idle-stop is for the unit of the box",
         );
     }
     let place = if systemd::is_running() {
@@ -168,7 +161,8 @@ fn watch(
         attempt: "make pipes for the output of the box",
         source,
     })?;
-    let standing = launch::begin(plan, place, stdio, Vec::new(), Some(signals.as_fd()))
+    let (sockets, _paths) = sockets::open(name, &plan.sockets)?;
+    let standing = launch::begin(plan, place, stdio, sockets, Some(signals.as_fd()))
         .and_then(launch::Begun::settle)
         .and_then(launch::Settling::stand)
         .map_err(launch_failed)?;

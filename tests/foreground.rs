@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -114,7 +115,7 @@ impl Run {
 }
 
 #[track_caller]
-fn eventually(what: &str, condition: impl Fn() -> bool) {
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !condition() {
         assert!(begin.elapsed() < PATIENCE, "{what}");
@@ -268,4 +269,64 @@ fn a_launch_that_fails_says_why_and_leaves_nothing() {
         assert_eq!(output.status.code(), Some(status), "{said}");
         definition.assert_nothing_is_left();
     }
+}
+
+/// Answers one connection of its first socket, and says what it was started with.
+const SERVER: &str = r#"
+import os, socket
+print(os.environ["LISTEN_FDS"], os.environ["LISTEN_FDNAMES"], os.environ["LISTEN_PID"] == str(os.getpid()))
+print([fd for fd in range(64) if os.path.exists(f"/proc/self/fd/{fd}")], flush=True)
+socket.socket(fileno=3).accept()[0].sendall(b"hello from the box")
+"#;
+
+#[test]
+fn sockets_are_open_when_the_box_begins_and_end_with_it() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (path, second) = (place.path().join("a"), place.path().join("run/b"));
+    let (path, second) = (path.display(), second.display());
+    let definition = Definition::new(
+        "sockets",
+        &["python3", "-c", SERVER],
+        &format!(
+            "[[socket]]\nstream = \"{path}\"\nname = \"first\"\nmode = \"0600\"\n\
+             [[socket]]\ndatagram = \"{second}\"\nname = \"second\"\ndirectory-mode = \"0700\"\n"
+        ),
+    );
+    let mut child = definition.boxctl().spawn().expect("boxctl runs");
+    // It waits in the queue until the box takes it.
+    let mut connection = None;
+    eventually("somebody listens", || {
+        connection = UnixStream::connect(place.path().join("a")).ok();
+        connection.is_some()
+    });
+    let mut answer = String::new();
+    let answered = connection
+        .as_mut()
+        .map(|connection| connection.read_to_string(&mut answer));
+    assert!(matches!(answered, Some(Ok(_))), "{answered:?}");
+    assert_eq!(answer, "hello from the box");
+    let mut said = String::new();
+    let mut stdout = child.stdout.take().expect("a pipe");
+    stdout.read_to_string(&mut said).expect("readable");
+    let status = child.wait().expect("waited for");
+    assert_eq!(status.code(), Some(0));
+    let mut lines = said.lines();
+    assert_eq!(lines.next(), Some("2 first:second True"));
+    assert_eq!(
+        lines.next(),
+        Some("[0, 1, 2, 3, 4]"),
+        "nothing else is open"
+    );
+    assert!(!place.path().join("a").exists());
+    assert!(!place.path().join("run/b").exists());
+    definition.assert_nothing_is_left();
+
+    // An address that is taken is no reason to begin.
+    let _other = UnixListener::bind(place.path().join("a")).expect("bound");
+    let output = definition.output();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("somebody does already"), "{said}");
+    assert!(place.path().join("a").exists(), "it is another's");
+    definition.assert_nothing_is_left();
 }

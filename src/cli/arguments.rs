@@ -48,7 +48,8 @@ pub enum Command {
     /// Run a box in the foreground, until it ends or Ctrl-C stops it
     #[command(after_help = "\
 The box gets the namespaces, limits and privileges it has as a unit; its output comes here, and its exit \
-status becomes that of boxctl (128+n when signal n ended it). Works without systemd too, on a cgroup of its own.
+status becomes that of boxctl (128+n when signal n ended it). Works without systemd too, on a cgroup of its own. \
+Sockets of the definition are opened before the box begins, and passed to it as systemd would.
 
   boxctl run ./web.toml     a definition anywhere
   boxctl run web            the installed definition of that name, with its drop-ins")]
