@@ -4,18 +4,15 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use boxd::capability::CapabilitySet;
-use boxd::cgroup::plain::Plain;
 use boxd::definition::User;
-use boxd::handover::{self, Document};
-use boxd::launch::protocol::{Lifetime, ToChild};
-use boxd::launch::run_directory::RunDirectory;
 use boxd::plan::Plan;
 
 use super::Test;
 use super::boxes::*;
+use super::running::*;
 
 pub const TESTS: &[Test] = &[
     (
@@ -73,108 +70,6 @@ pub const TESTS: &[Test] = &[
         a_box_that_does_not_run_cannot_be_entered,
     ),
 ];
-
-const BOXCTL: &str = env!("CARGO_BIN_EXE_boxctl");
-
-/// A box that runs until it is dropped.
-struct Running {
-    name: String,
-    cgroup: Option<Plain>,
-    directory: Option<RunDirectory>,
-    pid: i32,
-    output: boxd::launch::Output,
-}
-
-impl Running {
-    fn start(name: &str, mut plan: Plan) -> Running {
-        let name = format!("{name}-{}", std::process::id());
-        plan.name = name.parse().expect("a name");
-        let built = build(&plan).unwrap_or_else(|failure| panic!("{failure}"));
-        let cgroup = Plain::create(&format!("boxd-test-{name}"), &[]).expect("a cgroup");
-        let pid = built.pid.as_raw();
-        cgroup.add(pid).expect("moved");
-        let document = Document {
-            version: handover::VERSION,
-            boxd: env!("CARGO_PKG_VERSION").to_owned(),
-            name: plan.name.clone(),
-            description: plan.description.clone(),
-            pid,
-            started: 0,
-            cgroup: cgroup.path().to_owned(),
-            scope: plan.scope.unit.clone(),
-            ids: plan.ids,
-            root: "host".to_owned(),
-            ready: boxd::plan::ReadyWhen::Started,
-            ready_by: 0,
-            output: plan.output,
-            watchdog: None,
-            health: None,
-            stop_signal: plan.stop.signal,
-            stop_timeout: plan.stop.timeout,
-            idle: None,
-        };
-        let directory = RunDirectory::claim(&plan.name).expect("claimed");
-        directory.write(&plan, &document).expect("written");
-        directory.confirm().expect("confirmed");
-        built
-            .end
-            .send(&ToChild::Go(Lifetime::Own), &[])
-            .expect("it waits");
-        while built.end.receive().is_ok() {}
-        Running {
-            name,
-            cgroup: Some(cgroup),
-            directory: Some(directory),
-            pid,
-            output: built.output,
-        }
-    }
-
-    /// `boxctl exec OPTIONS NAME -- COMMAND`.
-    fn exec(&self, options: &[&str], command: &[&str]) -> Command {
-        let mut boxctl = Command::new(BOXCTL);
-        boxctl
-            .args(["--color=never", "exec"])
-            .args(options)
-            .arg(&self.name)
-            .arg("--")
-            .args(command)
-            .stdin(Stdio::null());
-        boxctl
-    }
-
-    /// What a shell in the box prints.
-    fn prints(&self, options: &[&str], line: &str) -> String {
-        let output = self
-            .exec(options, &["sh", "-c", line])
-            .output()
-            .expect("boxctl runs");
-        assert!(output.status.success(), "{output:?}");
-        assert!(output.stderr.is_empty(), "{output:?}");
-        text(&output.stdout)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(cgroup) = self.cgroup.take() {
-            let death = std::time::Duration::from_secs(10);
-            boxd::cgroup::remove(cgroup.path(), death).expect("removed");
-        }
-        if let Some(directory) = self.directory.take() {
-            directory.remove().expect("removed");
-        }
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).trim_end().to_owned()
-}
-
-fn complaint(output: &Output) -> String {
-    assert!(output.stdout.is_empty(), "{output:?}");
-    text(&output.stderr)
-}
 
 fn sleeping() -> Plan {
     host_box("exec sleep 1000")
@@ -247,7 +142,7 @@ fn nothing_of_the_host_comes_along_with_a_command() {
         )
         .output()
         .expect("boxctl runs");
-    let said = (text(&again.stdout), text(&again.stderr));
+    let said = (printed(&again.stdout), printed(&again.stderr));
     assert_eq!(said, ("out".to_owned(), "err".to_owned()));
     let environment = running
         .exec(&[], &["env"])
@@ -255,7 +150,7 @@ fn nothing_of_the_host_comes_along_with_a_command() {
         .output()
         .expect("boxctl runs");
     assert!(
-        !text(&environment.stdout).contains("LEAKED"),
+        !printed(&environment.stdout).contains("LEAKED"),
         "{environment:?}"
     );
 }
@@ -352,7 +247,7 @@ fn input_comes_only_where_it_is_asked_for() {
         let _ = stdin.write_all(b"hello");
         drop(stdin);
         let output = boxctl.wait_with_output().expect("it ends");
-        assert_eq!(text(&output.stdout), wanted);
+        assert_eq!(printed(&output.stdout), wanted);
     }
 }
 
@@ -482,7 +377,7 @@ fn many_enter_at_once() {
             .collect();
         for boxctl in commands {
             let output = boxctl.wait_with_output().expect("it ends");
-            assert_eq!(text(&output.stdout), "in", "{output:?}");
+            assert_eq!(printed(&output.stdout), "in", "{output:?}");
         }
     }
     // Nobody stays behind.
@@ -512,7 +407,7 @@ fn a_process_of_the_box_cannot_look_into_one_that_enters() {
         }
         let mut seen = vec![0; 4096];
         let length = rustix::io::read(&running.output.stdout, &mut seen).expect("read");
-        assert_eq!(text(&seen[..length]), "looking");
+        assert_eq!(printed(&seen[..length]), "looking");
     }
 }
 
@@ -550,14 +445,14 @@ fn a_signal_reaches_the_first_process() {
     let running = Running::start("enter-kill", host_box(line));
     let mut said = vec![0; 64];
     let length = rustix::io::read(&running.output.stdout, &mut said).expect("read");
-    assert_eq!(text(&said[..length]), "ready");
+    assert_eq!(printed(&said[..length]), "ready");
     let status = Command::new(BOXCTL)
         .args(["kill", "--signal=USR1", &running.name])
         .status()
         .expect("boxctl runs");
     assert!(status.success());
     let length = rustix::io::read(&running.output.stdout, &mut said).expect("read");
-    assert_eq!(text(&said[..length]), "got");
+    assert_eq!(printed(&said[..length]), "got");
 }
 
 fn a_box_that_does_not_run_cannot_be_entered() {

@@ -1,38 +1,23 @@
 //! Boxes on the kernel of this machine, each from a plan made by hand: no definition, no systemd, no cgroup.
-//!
-//! Without libtest's threads: a process that clones a box must have one. Needs root; says so and fails where
-//! it is not.
 
-use std::io::Write as _;
-use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 mod boxes;
 mod entering;
 mod failures;
+mod harness;
 mod mounts;
 mod privileges;
 mod roots;
+mod running;
 mod seccomp;
 mod separation;
 mod walls;
 
-type Test = (&'static str, fn());
+use harness::Test;
 
 fn main() -> ExitCode {
-    let wanted: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| !argument.starts_with('-'))
-        .collect();
-    let mut out = std::io::stdout();
-    if !rustix::process::geteuid().is_root() {
-        let _ = writeln!(
-            out,
-            "the tests of boxes need root: run them as root, as tests/run does"
-        );
-        return ExitCode::FAILURE;
-    }
-    let all = [
+    harness::run(&[
         entering::TESTS,
         failures::TESTS,
         mounts::TESTS,
@@ -41,30 +26,5 @@ fn main() -> ExitCode {
         seccomp::TESTS,
         separation::TESTS,
         walls::TESTS,
-    ];
-    let mut failed = Vec::new();
-    let mut passed = 0;
-    for (name, test) in all.into_iter().flatten() {
-        if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
-            continue;
-        }
-        match catch_unwind(test) {
-            Ok(()) => passed += 1,
-            Err(_) => failed.push(*name),
-        }
-    }
-    for name in &failed {
-        let _ = writeln!(out, "test {name} ... FAILED");
-    }
-    let result = if failed.is_empty() { "ok" } else { "FAILED" };
-    let _ = writeln!(
-        out,
-        "test result: {result}. {passed} passed; {} failed",
-        failed.len()
-    );
-    if failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    ])
 }
