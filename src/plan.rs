@@ -161,7 +161,7 @@ pub struct MountStep {
 pub enum What {
     /// A directory, file or device of the host, cloned by open_tree(2).
     Tree {
-        /// Absolute path on the host.
+        /// Absolute path on the host, without symbolic links.
         path: PathBuf,
         /// Mounts below it come along.
         recursive: bool,
@@ -170,7 +170,7 @@ pub enum What {
     },
     /// An overlay of a writable layer over a directory of the host.
     Overlay {
-        /// Absolute path on the host of what lies below.
+        /// Absolute path on the host of what lies below, without symbolic links.
         lower: PathBuf,
         /// The lower layer is idmapped.
         idmap: bool,

@@ -55,10 +55,20 @@ pub enum Error {
         /// The box.
         name: Name,
     },
+    /// Somebody who is not the user boxd runs as could put what he likes there.
+    #[error(
+        "will not use {}: user {owner} owns it or others may write to it; remove it", path.display()
+    )]
+    Trust {
+        /// The directory, or the one that holds those of all boxes.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
     /// The directory could not be made or locked.
     #[error("cannot {attempt} {}", path.display())]
     Directory {
-        /// `make`, `open`, `lock`, `look for`, `read`, `remove`.
+        /// `make`, `open`, `lock`, `look at`, `look for`, `read`, `remove`.
         attempt: &'static str,
         /// Which.
         path: PathBuf,
@@ -138,6 +148,10 @@ impl RunDirectory {
                 Err(errno) => return Err(failed("lock")(errno.into())),
             }
             if is_still_at(&lock, &path) {
+                let of_all = fs::symlink_metadata(parent).map_err(failed("look at"))?;
+                let own = lock.metadata().map_err(failed("look at"))?;
+                trust(parent, &of_all)?;
+                trust(&path, &own)?;
                 return Ok(RunDirectory { path, _lock: lock });
             }
         }
@@ -354,6 +368,16 @@ fn open_directory(path: &Path) -> io::Result<File> {
         .read(true)
         .custom_flags((rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW).bits() as i32)
         .open(path)
+}
+
+fn trust(path: &Path, facts: &fs::Metadata) -> Result<(), Error> {
+    if facts.uid() != rustix::process::geteuid().as_raw() || facts.mode() & 0o022 != 0 {
+        return Err(Error::Trust {
+            path: path.to_owned(),
+            owner: facts.uid(),
+        });
+    }
+    Ok(())
 }
 
 fn is_still_at(lock: &File, path: &Path) -> bool {

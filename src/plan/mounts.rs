@@ -180,11 +180,10 @@ pub(super) fn mount_step(
                 read_only: mount.read_only,
                 ..MountFlags::DATA
             };
-            let path = path.clone();
             Some(step(
                 &mount.at,
                 What::Tree {
-                    path,
+                    path: facts.real,
                     recursive,
                     idmap,
                 },

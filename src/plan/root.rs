@@ -38,7 +38,7 @@ pub(super) fn steps(
 /// closed in the end.
 fn overlay(definition: &Definition, path: &Path, host: &Host, shifted: bool) -> What {
     What::Overlay {
-        lower: path.to_owned(),
+        lower: host.path(path).real,
         idmap: shifted,
         upper: match definition.root.writes {
             Writes::Discard | Writes::Refuse => Upper::Memory {
@@ -159,7 +159,8 @@ fn host_root(
     };
     let mut unshifted: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     let mut of_host = |path: &Path| {
-        let idmap = match shift(&host.path(path), true, shifted) {
+        let facts = host.path(path);
+        let idmap = match shift(&facts, true, shifted) {
             Shift::Unneeded => false,
             Shift::Possible => true,
             Shift::Impossible(filesystem) => {
@@ -167,7 +168,7 @@ fn host_root(
                 false
             }
         };
-        read_only_tree(path, idmap)
+        read_only_tree(path, facts.real, idmap)
     };
     let mut steps = vec![step("/", root, FLAGS), of_host(usr)];
     for (at, what) in &host.top_level {
@@ -196,11 +197,11 @@ fn host_root(
 }
 
 /// A directory of the host at its own place.
-fn read_only_tree(path: &Path, idmap: bool) -> MountStep {
+fn read_only_tree(at: &Path, path: PathBuf, idmap: bool) -> MountStep {
     step(
-        path,
+        at,
         What::Tree {
-            path: path.to_owned(),
+            path,
             recursive: true,
             idmap,
         },

@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
@@ -40,6 +40,31 @@ pub enum Error {
         /// Why.
         #[source]
         source: sys::Error,
+    },
+    /// Somebody who may write on the way there has changed it since the box was planned.
+    #[error(
+        "cannot take {path:?} of the host for {at:?} in the box: a symbolic link is on the way there, where none was \
+         when the box was planned; if nobody is meddling with that directory, start the box again"
+    )]
+    Moved {
+        /// On the host.
+        path: PathBuf,
+        /// In the box.
+        at: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: sys::Error,
+    },
+    /// A directory in which others could put what they like.
+    #[error(
+        "will not use {path:?} of the host, in which the box keeps what it writes: user {owner} owns it or others may \
+         write to it; make it root's, with mode 0700"
+    )]
+    Trust {
+        /// On the host.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
     },
     /// The file system cannot shift owners.
     #[error(
@@ -160,6 +185,7 @@ pub fn prepare(
                 let source = Source {
                     path,
                     recursive: *recursive,
+                    whose: Whose::Operators,
                 };
                 source.mount(step, shift.filter(|_| *idmap))?
             }
@@ -168,6 +194,7 @@ pub fn prepare(
                 let source = Source {
                     path,
                     recursive: false,
+                    whose: Whose::Ours,
                 };
                 source.mount(step, shift)?
             }
@@ -212,19 +239,38 @@ struct Shift<'a> {
 struct Source<'a> {
     path: &'a Path,
     recursive: bool,
+    whose: Whose,
+}
+
+/// Who says where something of the host is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The operator, by a path that the plan has resolved and judged. Whoever may write on the way there, another
+    /// box say, must not make it lead elsewhere since: it has no link.
+    Operators,
+    /// boxd, in a directory that is root's alone.
+    Ours,
 }
 
 impl Source<'_> {
     /// A clone with the step's flags, that hears of no mount of the host and tells it of none.
     fn mount(&self, step: &MountStep, shift: Option<Shift<'_>>) -> Result<OwnedFd, Error> {
-        let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH;
         flags.set(OpenTreeFlags::AT_RECURSIVE, self.recursive);
-        let mount = open_tree(CWD, self.path, flags)
-            .called(|| format!("open_tree({:?}, {flags:?})", self.path))
-            .map_err(|source| Error::Clone {
-                path: self.path.to_owned(),
-                at: step.at.clone(),
-                source,
+        let mount = self
+            .open()
+            .and_then(|place| {
+                open_tree(&place, "", flags)
+                    .called(|| format!("open_tree({:?}, {flags:?})", self.path))
+            })
+            .map_err(|source| {
+                let (path, at) = (self.path.to_owned(), step.at.clone());
+                match source.errno() {
+                    sys::Errno::ELOOP => Error::Moved { path, at, source },
+                    _ => Error::Clone { path, at, source },
+                }
             })?;
         let own = MountAttributes {
             recursive: self.recursive,
@@ -247,6 +293,28 @@ impl Source<'_> {
             })?;
         }
         Ok(mount)
+    }
+
+    fn open(&self) -> Result<OwnedFd, sys::Error> {
+        let resolve = match self.whose {
+            Whose::Operators => ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+            Whose::Ours => ResolveFlags::NO_MAGICLINKS,
+        };
+        let open = |flags: OFlags| {
+            rustix::fs::openat2(
+                CWD,
+                self.path,
+                flags | OFlags::CLOEXEC,
+                Mode::empty(),
+                resolve,
+            )
+            .called(|| format!("openat2({:?}, {flags:?}, {resolve:?})", self.path))
+        };
+        // As a place alone it would not be mounted where an automount waits for it.
+        match open(OFlags::RDONLY | OFlags::DIRECTORY) {
+            Err(error) if error.errno() == sys::Errno::ENOTDIR => open(OFlags::PATH),
+            opened => opened,
+        }
     }
 }
 
@@ -356,11 +424,29 @@ fn make_store(path: &Path) -> Result<(), Error> {
     };
     if let Some(parent) = path.parent() {
         make_closed(parent).map_err(keep)?;
+        trust(parent)?;
     }
     match rustix::fs::mkdir(path, OPEN) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(keep(sys::Error::new(format!("mkdir({path:?})"), errno))),
     }
+}
+
+/// What boxd opens and makes in there by its name is only as good as who may write there.
+fn trust(path: &Path) -> Result<(), Error> {
+    let status = rustix::fs::lstat(path)
+        .called(|| format!("lstat({path:?})"))
+        .map_err(|source| Error::Keep {
+            path: path.to_owned(),
+            source,
+        })?;
+    if status.st_uid != rustix::process::geteuid().as_raw() || status.st_mode & 0o022 != 0 {
+        return Err(Error::Trust {
+            path: path.to_owned(),
+            owner: status.st_uid,
+        });
+    }
+    Ok(())
 }
 
 fn make_closed(path: &Path) -> Result<(), sys::Error> {
@@ -387,6 +473,7 @@ fn overlay(
     let lower_mount = Source {
         path: lower,
         recursive: false,
+        whose: Whose::Operators,
     }
     .mount(&bare, shift.filter(|_| idmap))?;
     let failed = |source| Error::Overlay {
@@ -397,13 +484,17 @@ fn overlay(
     let store = match upper {
         Upper::Memory { size, inodes } => memory_layers(*size, *inodes, &owner).map_err(failed)?,
         Upper::Directory { path } => {
-            make_layers(path, &owner.on_disk(shift)).map_err(|source| Error::Keep {
+            let keep = |source| Error::Keep {
                 path: path.clone(),
                 source,
-            })?;
+            };
+            make_closed(path).map_err(keep)?;
+            trust(path)?;
+            make_layers(path, &owner.on_disk(shift)).map_err(keep)?;
             let source = Source {
                 path,
                 recursive: false,
+                whose: Whose::Ours,
             };
             source.mount(&bare, shift)?
         }
@@ -543,7 +634,6 @@ impl Owner {
 /// The directories of a kept layer. A start that was interrupted here leaves nothing a later one would take for
 /// a finished layer.
 fn make_layers(path: &Path, owner: &Owner) -> Result<(), sys::Error> {
-    make_closed(path)?;
     let directory = root::open(path)?;
     match rustix::fs::mkdirat(&directory, "work", Mode::from_raw_mode(CLOSED)) {
         Ok(()) | Err(Errno::EXIST) => {}

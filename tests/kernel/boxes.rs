@@ -286,8 +286,13 @@ pub struct Ran {
     pub status: i32,
 }
 
-/// Launches until the root stands.
+/// Launches until the root stands. That all of the host can be mounted, is taken for granted.
 pub fn build(plan: &Plan) -> Result<Built, Failure> {
+    try_build(plan).unwrap_or_else(|error| panic!("{}", chain(&error)))
+}
+
+/// Launches until the root stands.
+pub fn try_build(plan: &Plan) -> Result<Result<Built, Failure>, host_mounts::Error> {
     let (end, child_end) = channel::pair().expect("a socket pair");
     let (stdio, output) = Stdio::piped().expect("pipes");
     let fork = sys::clone3(namespaces::at_birth(plan.namespaces)).expect("a child");
@@ -306,7 +311,15 @@ pub fn build(plan: &Plan) -> Result<Built, Failure> {
         .map(|ids| user_namespace::map(pid, ids).expect("mapped"));
     let secrets = boxd::launch::credentials::read(&plan.mounts).expect("credentials");
     let mounts = host_mounts::prepare(plan, namespace.as_ref().map(|fd| fd.as_fd()), &secrets);
-    let mounts = mounts.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let mounts = match mounts {
+        Ok(mounts) => mounts,
+        Err(error) => {
+            rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL)
+                .expect("our child");
+            wait(&pidfd);
+            return Err(error);
+        }
+    };
     let mounts: Vec<_> = mounts.iter().map(|mount| mount.as_fd()).collect();
     // A child that has failed by now has closed its end; its reason is still there to be read.
     let _ = end.send(&ToChild::Mounts, &mounts);
@@ -316,7 +329,7 @@ pub fn build(plan: &Plan) -> Result<Built, Failure> {
         end,
         output,
     };
-    match built.end.receive().expect("a word of the child") {
+    Ok(match built.end.receive().expect("a word of the child") {
         FromChild::Built => Ok(built),
         FromChild::Failed(failure) => {
             let status = wait(&built.pidfd);
@@ -324,7 +337,7 @@ pub fn build(plan: &Plan) -> Result<Built, Failure> {
             Err(failure)
         }
         FromChild::Executing => panic!("the child did not wait"),
-    }
+    })
 }
 
 impl Built {

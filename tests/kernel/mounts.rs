@@ -277,7 +277,7 @@ fn a_missing_source_is_named() {
     let sentence = chain(&error);
     assert!(
         sentence.starts_with(
-            r#"cannot take "/no/such" of the host for "/data" in the box: open_tree("/no/such""#
+            r#"cannot take "/no/such" of the host for "/data" in the box: openat2("/no/such""#
         ),
         "{sentence}"
     );
