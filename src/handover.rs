@@ -16,6 +16,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -176,6 +177,22 @@ pub enum Error {
         /// Its name.
         name: &'static str,
     },
+    /// It says what no launcher writes.
+    #[error(
+        "the hand-over document is damaged: its {field} cannot be what stands there; stop the box and start it anew"
+    )]
+    Damaged {
+        /// Of the document.
+        field: &'static str,
+    },
+    /// It is not the one that was looked for.
+    #[error("the hand-over document is that of box {found}, not of box {wanted}")]
+    Foreign {
+        /// Whose it is.
+        found: Name,
+        /// Whose was looked for.
+        wanted: Name,
+    },
     /// Written by a boxd that counts otherwise.
     #[error(
         "the box was launched by boxd {boxd}, whose hand-over has version {found}; this is boxd {} and \
@@ -263,7 +280,72 @@ pub fn understand(json: &[u8]) -> Result<Document, Error> {
             boxd: header.boxd,
         });
     }
-    serde_json::from_slice(json).map_err(Error::Understand)
+    let document: Document = serde_json::from_slice(json).map_err(Error::Understand)?;
+    match document.damaged_field() {
+        Some(field) => Err(Error::Damaged { field }),
+        None => Ok(document),
+    }
+}
+
+/// The same, for a file that is known by the name of its box.
+pub fn understand_of(name: &Name, json: &[u8]) -> Result<Document, Error> {
+    let document = understand(json)?;
+    match document.name == *name {
+        true => Ok(document),
+        false => Err(Error::Foreign {
+            found: document.name,
+            wanted: name.clone(),
+        }),
+    }
+}
+
+/// Longest time in a document: what is added to a clock stays far from any overflow. A definition has no more than
+/// ten years.
+const TIME_MAX: Duration = Duration::from_secs(100 * 31_557_600);
+
+/// Bytes of a line that stay together: as many as a character has, and more than a definition can ask for.
+const LINE: RangeInclusive<u64> = 4..=1 << 30;
+
+impl Document {
+    /// The first field a supervisor could not count with.
+    fn damaged_field(&self) -> Option<&'static str> {
+        let long = |time: Duration| time > TIME_MAX;
+        let rate = self.output.rate.map(|rate| rate.interval);
+        let idle = self.idle.as_ref().map(|idle| idle.after);
+        let health = self.health.is_some_and(|rules| {
+            let times = [
+                rules.interval,
+                rules.timeout,
+                rules.start_period,
+                rules.start_interval,
+            ];
+            times.into_iter().any(long) || rules.retries == 0
+        });
+        let ids = IdRange::BASE_MIN..=IdRange::BASE_MAX;
+        let priorities = [self.output.stdout_priority, self.output.stderr_priority];
+        let fields = [
+            ("pid", self.pid <= 0),
+            ("cgroup", !self.cgroup.is_absolute()),
+            (
+                "ids",
+                self.ids.is_some_and(|range| !ids.contains(&range.base)),
+            ),
+            (
+                "output",
+                priorities.into_iter().any(|priority| priority > 7)
+                    || !LINE.contains(&self.output.line_max)
+                    || rate.is_some_and(long),
+            ),
+            ("watchdog", self.watchdog.is_some_and(long)),
+            ("health", health),
+            ("stop_signal", !(1..=64).contains(&self.stop_signal)),
+            ("stop_timeout", long(self.stop_timeout)),
+            ("idle", idle.is_some_and(long)),
+        ];
+        fields
+            .into_iter()
+            .find_map(|(field, is_damaged)| is_damaged.then_some(field))
+    }
 }
 
 fn seals() -> SealFlag {
@@ -341,6 +423,47 @@ mod tests {
                  understands version 1: install that boxd again, or stop the box and start it anew",
                 env!("CARGO_PKG_VERSION")
             )
+        );
+    }
+
+    #[test]
+    fn what_no_launcher_writes_is_refused_by_the_name_of_its_field() {
+        let damaged = |change: fn(&mut Document)| {
+            let mut document = document();
+            change(&mut document);
+            let json = serde_json::to_vec(&document).expect("serialises");
+            understand(&json).expect_err("damaged").to_string()
+        };
+        for (field, change) in [
+            (
+                "stop_timeout",
+                (|d| d.stop_timeout = Duration::MAX) as fn(&mut Document),
+            ),
+            ("watchdog", |d| d.watchdog = Some(Duration::MAX)),
+            ("pid", |d| d.pid = -1),
+            ("cgroup", |d| d.cgroup = "web".into()),
+            ("ids", |d| d.ids = Some(IdRange { base: u32::MAX })),
+            ("output", |d| d.output.stderr_priority = 8),
+            ("output", |d| d.output.line_max = u64::MAX),
+            ("stop_signal", |d| d.stop_signal = 0),
+        ] {
+            let said = damaged(change);
+            assert!(said.contains(&format!("its {field} cannot be")), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_document_of_another_box_is_refused() {
+        let json = serde_json::to_vec(&document()).expect("serialises");
+        let name = |name: &str| name.parse::<Name>().expect("a good name");
+        assert_eq!(
+            understand_of(&name("web"), &json).expect("its own"),
+            document()
+        );
+        let error = understand_of(&name("db"), &json).expect_err("another's");
+        assert_eq!(
+            error.to_string(),
+            "the hand-over document is that of box web, not of box db"
         );
     }
 

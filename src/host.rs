@@ -3,7 +3,7 @@
 //! A fact that cannot be read becomes the cautious one: the plan then refuses what depends on it, with a
 //! sentence, rather than hoping.
 
-mod accounts;
+pub mod accounts;
 pub mod cdi;
 mod devices;
 mod etc;

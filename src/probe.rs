@@ -9,7 +9,7 @@
 //! All it says, on standard output, is for people, and at most [`OUTPUT_MAX`] bytes; the answer is the exit status.
 //! It dies with the supervisor.
 
-mod http;
+pub mod http;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

@@ -103,7 +103,7 @@ pub fn find(name: &Name) -> Result<Option<Running>, Error> {
 pub fn document(name: &Name) -> Option<Document> {
     let path = Path::new(PARENT).join(name.as_str()).join(DOCUMENT);
     let json = read(&path).ok().flatten()?;
-    handover::understand(&json).ok()
+    handover::understand_of(name, &json).ok()
 }
 
 /// The names of all boxes that a launcher has written down, running or not, in their order.
@@ -147,7 +147,7 @@ fn find_in(directory: &Path, name: &Name) -> Result<Option<Running>, Error> {
         return Ok(None);
     };
     let document =
-        handover::understand(&json).map_err(|source| Error::Document { path, source })?;
+        handover::understand_of(name, &json).map_err(|source| Error::Document { path, source })?;
     let Some(process) = open(&document)? else {
         return Ok(None);
     };

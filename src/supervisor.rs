@@ -37,7 +37,7 @@ mod descriptors;
 mod event_loop;
 mod health;
 mod idle;
-mod kept;
+pub mod kept;
 mod message;
 pub mod notification;
 mod notify_socket;

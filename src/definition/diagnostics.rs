@@ -132,6 +132,15 @@ impl Diagnostics {
         self.problems.len()
     }
 
+    /// Where each problem is, as the file it stands in and bytes of its text; none of what should stand somewhere and
+    /// does not.
+    pub fn places(&self) -> impl Iterator<Item = Option<(&SourceText, Range<usize>)>> {
+        self.problems.iter().map(|problem| {
+            let place = problem.place.as_ref()?;
+            Some((&self.sources[place.file], place.span.clone()))
+        })
+    }
+
     /// Every problem with its file, line, column and the line itself, as rustc shows them.
     pub fn render(&self, style: Style) -> String {
         let renderer = if style.color {

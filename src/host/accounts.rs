@@ -55,15 +55,16 @@ impl Accounts {
     }
 }
 
-/// System accounts, and those the definition names; passwords and people's memberships left out.
-fn select(passwd: &str, group: &str, definition: &Definition) -> Accounts {
+/// Of these texts of passwd(5) and group(5): system accounts, and those the definition names; passwords and people's
+/// memberships left out.
+pub fn select(passwd: &str, group: &str, definition: &Definition) -> Accounts {
     let mut users = BTreeSet::new();
     let mut user_groups = BTreeSet::new();
     let mut accounts = Accounts {
         passwd: String::new(),
         group: String::new(),
     };
-    for line in passwd.lines() {
+    for line in lines(passwd) {
         let fields: Vec<&str> = line.split(':').collect();
         let &[name, _, uid, gid, gecos, home, shell] = fields.as_slice() else {
             continue;
@@ -78,7 +79,7 @@ fn select(passwd: &str, group: &str, definition: &Definition) -> Accounts {
             user_groups.insert(gid);
         }
     }
-    for line in group.lines() {
+    for line in lines(group) {
         let fields: Vec<&str> = line.split(':').collect();
         let &[name, _, gid, members] = fields.as_slice() else {
             continue;
@@ -103,6 +104,13 @@ fn select(passwd: &str, group: &str, definition: &Definition) -> Accounts {
         accounts.group = default.group;
     }
     accounts
+}
+
+/// Lines with an account: neither those that nss_compat(5) has for accounts elsewhere, nor what no name and no text of
+/// an account holds.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split('\n')
+        .filter(|line| !line.starts_with([':', '+', '-']) && !line.contains(char::is_control))
 }
 
 fn is_system(id: u32) -> bool {
@@ -143,6 +151,13 @@ mod tests {
         assert!(accounts.passwd.contains("alice:x:1000:1000"));
         assert!(accounts.group.contains("alice:x:1000:"));
         assert!(accounts.group.contains("staff:x:2000:alice"));
+    }
+
+    #[test]
+    fn what_is_no_account_stays_out() {
+        let passwd = "+::::::\n-x:x:1:1:::\n:x:2:2:::\nbin:x:3:3::/bin:/bin/sh\r\nsys:x:4:4:\u{1b}[2J:/:/bin/sh\n";
+        let accounts = select(passwd, "+:::\n:x:1:\nsys\u{7}:x:3:\n", &example());
+        assert_eq!(accounts, Accounts::default());
     }
 
     #[test]

@@ -138,42 +138,51 @@ pub(super) fn read(names: Vec<&str>) -> BTreeMap<String, Result<Edits, String>> 
     find(&names, &texts)
 }
 
-/// The device of each of these names in texts of which later ones win.
-fn find(
+/// The device of each of these names in the texts of specifications, of which later ones win; or why there is no such
+/// device. A text is the file's, or why it could not be read.
+pub fn find(
     names: &[&str],
     texts: &[(PathBuf, Result<String, String>)],
 ) -> BTreeMap<String, Result<Edits, String>> {
-    let mut known: BTreeMap<String, Result<Edits, String>> = BTreeMap::new();
+    let mut specifications = Vec::new();
     let mut broken = Vec::new();
     for (path, text) in texts {
         let parsed = text.as_ref().map_err(String::clone).and_then(|text| {
             serde_json::from_str::<Specification>(text).map_err(|error| error.to_string())
         });
         match parsed {
-            Ok(specification) => {
-                known.extend(devices(&specification).map(|(name, edits)| {
-                    let edits = edits.map_err(|why| format!("{}: {why}", path.display()));
-                    (name, edits)
-                }));
-            }
+            Ok(specification) => specifications.push((path, specification)),
             // Another vendor's broken file is no reason to keep a box from its device.
             Err(why) => broken.push(format!("{}: {why}", path.display())),
         }
     }
+    let mut known = BTreeMap::new();
+    for (path, specification) in &specifications {
+        for device in &specification.devices {
+            let name = format!("{}={}", specification.kind, device.name);
+            known.insert(name, (*path, specification, device));
+        }
+    }
+    // A device's edits are put together when it is asked for: there may be thousands, each with all those of its kind.
     names
         .iter()
         .map(|name| {
-            let found = known
-                .get(*name)
-                .cloned()
-                .unwrap_or_else(|| Err(absent(&known, &broken)));
+            let found = match known.get(*name) {
+                Some((path, specification, device)) => edits_of(specification, device)
+                    .map_err(|why| format!("{}: {why}", path.display())),
+                None => Err(absent(known.keys(), &broken)),
+            };
             ((*name).to_owned(), found)
         })
         .collect()
 }
 
-fn absent(known: &BTreeMap<String, Result<Edits, String>>, broken: &[String]) -> String {
-    let there: Vec<&str> = known.keys().take(20).map(String::as_str).collect();
+fn absent<'a>(known: impl Iterator<Item = &'a String>, broken: &[String]) -> String {
+    let there: Vec<&str> = known
+        .map(String::as_str)
+        .filter(|name| !name.contains(char::is_control))
+        .take(20)
+        .collect();
     let mut why = if there.is_empty() {
         format!("there are no devices in {}", DIRECTORIES.join(" and "))
     } else {
@@ -185,24 +194,17 @@ fn absent(known: &BTreeMap<String, Result<Edits, String>>, broken: &[String]) ->
     why
 }
 
-fn devices(specification: &Specification) -> impl Iterator<Item = (String, Result<Edits, String>)> {
-    specification.devices.iter().map(|device| {
-        let name = format!("{}={}", specification.kind, device.name);
-        let mut edits = Edits::default();
-        let result = if specification.cdi_version.starts_with("0.")
-            || specification.cdi_version.starts_with("1.")
-        {
-            edits
-                .add(&specification.container_edits)
-                .and_then(|()| edits.add(&device.container_edits))
-        } else {
-            Err(format!(
-                "its cdiVersion {:?} is not one that this boxd knows",
-                specification.cdi_version
-            ))
-        };
-        (name, result.map(|()| edits))
-    })
+fn edits_of(specification: &Specification, device: &Named) -> Result<Edits, String> {
+    let version = &specification.cdi_version;
+    if !version.starts_with("0.") && !version.starts_with("1.") {
+        return Err(format!(
+            "its cdiVersion {version:?} is not one that this boxd knows"
+        ));
+    }
+    let mut edits = Edits::default();
+    edits.add(&specification.container_edits)?;
+    edits.add(&device.container_edits)?;
+    Ok(edits)
 }
 
 impl Edits {
@@ -210,7 +212,7 @@ impl Edits {
         for variable in &written.env {
             let (name, value) = variable
                 .split_once('=')
-                .filter(|(name, _)| !name.is_empty())
+                .filter(|(name, _)| !name.is_empty() && !name.contains(char::is_control))
                 .ok_or_else(|| format!("{variable:?} is no variable of an environment"))?;
             if variable.contains('\0') {
                 return Err(format!("{name:?} holds a NUL character"));
@@ -240,9 +242,18 @@ impl Edits {
         }
         self.groups.extend(&written.additional_gids);
         self.hooks
-            .extend(written.hooks.iter().map(|hook| hook.path.clone()));
-        self.unknown.extend(written.other.keys().cloned());
+            .extend(written.hooks.iter().map(|hook| plain(&hook.path)));
+        self.unknown
+            .extend(written.other.keys().map(|key| plain(key)));
         Ok(())
+    }
+}
+
+/// A text that is shown, without anything a terminal would obey.
+fn plain(text: &str) -> String {
+    match text.contains(char::is_control) {
+        true => text.escape_debug().to_string(),
+        false => text.to_owned(),
     }
 }
 
@@ -254,13 +265,12 @@ fn normal(path: &Path) -> Result<PathBuf, String> {
         && parts
             .clone()
             .all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
-        && !path.to_string_lossy().contains('\0')
+        && !path.to_string_lossy().contains(char::is_control)
     {
         Ok(parts.collect())
     } else {
         Err(format!(
-            "{} is no absolute path without \"..\"",
-            path.display()
+            "{path:?} is no absolute path without \"..\" and control characters"
         ))
     }
 }

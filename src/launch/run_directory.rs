@@ -173,7 +173,10 @@ impl RunDirectory {
             let path = self.path.join(file);
             match read(&path) {
                 Ok(json) => {
-                    if let Ok(document) = crate::handover::understand(&json) {
+                    // What another box's says must not be done to this one's cgroup, nor to that one's.
+                    if let Ok(document) = crate::handover::understand(&json)
+                        && self.path.ends_with(document.name.as_str())
+                    {
                         return Ok(Some(document));
                     }
                 }

@@ -30,6 +30,13 @@ pub struct TooLong {
     pub instructions: usize,
 }
 
+impl Filter {
+    /// The program as the kernel gets it.
+    pub fn instructions(&self) -> &[Instruction] {
+        &self.instructions
+    }
+}
+
 /// The program that does what [`Policy::verdict`] says.
 pub fn compile(policy: &Policy) -> Result<Filter, TooLong> {
     let instructions = compiler::compile(policy);
