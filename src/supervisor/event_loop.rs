@@ -164,6 +164,8 @@ impl EventLoop {
             failed: kept.failed,
             idle: kept.idle,
             stopping: kept.stopping.map(Duration::from_micros),
+            leaving: kept.leaving,
+            foretold: kept.exit_status,
             killed: kept.killed,
             exit: kept.exit,
             oom: kept.oom,
@@ -172,6 +174,7 @@ impl EventLoop {
             Some(microseconds) => Some(Duration::from_micros(microseconds)),
             None => received.document.watchdog,
         };
+        let notifications = Notifications::of(received.record.load_status(), interval);
         let event_loop = EventLoop {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Error::Wait)?,
             memory_limit: scope.memory_limit(),
@@ -202,7 +205,7 @@ impl EventLoop {
                 .map(|interval| interval / 2)
                 .map(|interval| (interval, now + interval)),
             idle: None,
-            notifications: Notifications::of(interval),
+            notifications,
             finished: None,
         };
         event_loop.watch(&event_loop.signals, Source::Signals, "signals")?;
@@ -279,6 +282,12 @@ impl EventLoop {
             self.told(notify::extend_timeout(left + AFTER_US));
         } else if self.state.ready {
             self.tell_ready();
+        }
+        let Kept {
+            errno, exit_status, ..
+        } = self.received.kept;
+        if errno.is_some() || exit_status.is_some() {
+            self.told(notify::failing(errno, exit_status));
         }
         if self.state.requested {
             self.told(notify::stopping("stopping"));
@@ -467,7 +476,8 @@ impl EventLoop {
             }
             Action::RecordStop => {
                 let since = now().as_micros() as u64;
-                self.keep(|kept| kept.stopping = Some(since));
+                let leaving = self.state.leaving && !self.state.requested;
+                self.keep(|kept| (kept.stopping, kept.leaving) = (Some(since), leaving));
             }
             Action::RecordEnd => {
                 let State {
@@ -476,11 +486,13 @@ impl EventLoop {
                     killed,
                     exit,
                     oom,
+                    leaving,
+                    requested,
                     ..
                 } = self.state;
                 self.keep(|kept| {
                     (kept.failed, kept.killed, kept.exit, kept.oom) = (failed, killed, exit, oom);
-                    kept.idle = idle;
+                    (kept.idle, kept.leaving) = (idle, leaving && !requested);
                 });
             }
             Action::KillAll => self.kill_all(),

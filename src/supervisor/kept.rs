@@ -4,6 +4,9 @@
 //! and the kernel copies a page's part of a write whole or not at all, so a supervisor that is killed leaves
 //! the old record or the new one. The first word is [`VERSION`]; a later program may append
 //! words, which are zero until it writes them.
+//!
+//! The box's own words for `systemctl status` stand behind the record, in the same page, with their length before them.
+//! They are written when they change, by one write as well.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -11,12 +14,20 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use super::health;
+use super::notification::STATUS_MAX;
 use super::policy::{Exit, Failure, Killed};
 use crate::handover::{Error, FD_KEPT, VERSION, memfd};
 use crate::health::State as Condition;
 use crate::journal::relay::Sent;
 
-const WORDS: usize = 25;
+const WORDS: usize = 28;
+
+/// Where the status of the box stands.
+const STATUS_AT: u64 = 2048;
+
+/// Its bytes at most, its length included, so that it ends with the page.
+const STATUS_BYTES: usize = 2048;
+const _: () = assert!(8 + 4 * STATUS_MAX <= STATUS_BYTES && WORDS * 8 <= STATUS_AT as usize);
 
 /// What changes while a box lives, and must survive its supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,6 +60,12 @@ pub struct Kept {
     pub watchdog: Option<u64>,
     /// How the box is, once it has answered.
     pub health: Option<health::Left>,
+    /// `ERRNO=`, as the box said it last.
+    pub errno: Option<u32>,
+    /// `EXIT_STATUS=`, likewise.
+    pub exit_status: Option<u8>,
+    /// It was the box that said that it ends, and nobody has asked for it.
+    pub leaving: bool,
 }
 
 /// The memfd of a [`Kept`].
@@ -95,6 +112,32 @@ impl Record {
         }
         self.0
             .write_all_at(&bytes, 0)
+            .map_err(|source| Error::Memfd {
+                attempt: "write",
+                name: FD_KEPT,
+                source,
+            })
+    }
+
+    /// What the box said of itself last; empty if nothing, or nothing that is still to be read.
+    pub fn load_status(&self) -> String {
+        let mut bytes = [0; STATUS_BYTES];
+        let length = self.0.read_at(&mut bytes, STATUS_AT).unwrap_or(0);
+        let Some((head, text)) = bytes[..length].split_first_chunk() else {
+            return String::new();
+        };
+        let length = usize::try_from(u64::from_ne_bytes(*head)).unwrap_or(0);
+        let text = text.get(..length).unwrap_or_default();
+        String::from_utf8_lossy(text).into_owned()
+    }
+
+    /// Replaces what the box said of itself.
+    pub fn save_status(&self, status: &str) -> Result<(), Error> {
+        let text = status.as_bytes();
+        let length = text.len() as u64;
+        let bytes = [&length.to_ne_bytes(), text].concat();
+        self.0
+            .write_all_at(&bytes, STATUS_AT)
             .map_err(|source| Error::Memfd {
                 attempt: "write",
                 name: FD_KEPT,
@@ -160,6 +203,9 @@ fn encode(kept: &Kept) -> [u64; WORDS] {
         }),
         kept.health
             .map_or(0, |left| left.start_until.as_micros() as u64),
+        optional(kept.errno.map(u64::from)),
+        optional(kept.exit_status.map(u64::from)),
+        kept.leaving.into(),
     ]
 }
 
@@ -193,6 +239,9 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
         watchdog,
         health,
         start_until,
+        errno,
+        exit_status,
+        leaving,
     ] = words;
     if version != u64::from(VERSION) {
         return Err(Error::Version {
@@ -260,6 +309,9 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
             failures: (health >> 8) as u32,
             start_until: Duration::from_micros(start_until),
         }),
+        errno: errno.checked_sub(1).map(|errno| errno as u32),
+        exit_status: exit_status.checked_sub(1).map(|status| status as u8),
+        leaving: leaving != 0,
     })
 }
 
@@ -305,6 +357,9 @@ mod tests {
                 failures: u32::MAX,
                 start_until: Duration::from_micros(7),
             }),
+            errno: Some(0),
+            exit_status: Some(255),
+            leaving: true,
         };
         record.save(&kept).expect("saves");
         assert_eq!(record.load().expect("loads"), kept);
@@ -320,6 +375,32 @@ mod tests {
         record.save(&kept).expect("saves");
         let heir = Record::adopt(record.0.try_clone().expect("duplicates").into());
         assert_eq!(heir.load().expect("loads"), kept);
+    }
+
+    #[test]
+    fn the_words_of_the_box_stand_beside_the_record() {
+        let record = Record::create().expect("makes");
+        assert_eq!(record.load_status(), "");
+        record.save(&Kept::default()).expect("saves");
+        assert_eq!(record.load_status(), "");
+        let kept = Kept {
+            exit_status: Some(3),
+            ..Kept::default()
+        };
+        for status in [
+            "serving",
+            &"\u{10ffff}".repeat(STATUS_MAX),
+            "shorter",
+            "",
+            "again",
+        ] {
+            record.save_status(status).expect("saves");
+            record.save(&kept).expect("saves");
+            assert_eq!(record.load_status(), status);
+            assert_eq!(record.load().expect("loads"), kept);
+        }
+        let length = record.file().metadata().expect("measures").len();
+        assert!(length <= 4096, "{length}");
     }
 
     #[test]

@@ -368,6 +368,10 @@ pub fn status_of(notice: Notice, subject: &Subject<'_>) -> String {
     }
 }
 
+/// Of an end that nobody saw.
+const UNKNOWN: &str = "its exit status is unknown: it ended under another supervisor than the one that started it, and \
+                       kernels before 6.15 keep no record";
+
 fn ended(outcome: Outcome, subject: &Subject<'_>) -> String {
     if let Some(why) = outcome.failed {
         return format!("was ended: it {}", failed(why, subject));
@@ -379,14 +383,13 @@ fn ended(outcome: Outcome, subject: &Subject<'_>) -> String {
             subject.stop_timeout,
             signal_name(subject.stop_signal)
         ),
-        (Result::Success, _) if outcome.idle => {
-            "stopped, as nobody used its sockets".to_owned()
-        }
+        (Result::Success, _) if outcome.idle => "stopped, as nobody used its sockets".to_owned(),
         (Result::Success, Exit::Status(0)) => "ended".to_owned(),
         (Result::Success, Exit::Signal { signal, .. }) if signal == policy::POWERED_OFF => {
             "powered off".to_owned()
         }
         (Result::Reboot, _) => "reboots".to_owned(),
+        (Result::Success, Exit::Unknown) => ["stopped, and ", UNKNOWN].concat(),
         (Result::Success, _) => "stopped".to_owned(),
         (_, Exit::Status(status)) => format!("ended with exit status {status}"),
         (_, Exit::Signal { signal, dumped }) => format!(
@@ -394,11 +397,7 @@ fn ended(outcome: Outcome, subject: &Subject<'_>) -> String {
             signal_name(signal),
             if dumped { " and left a core" } else { "" }
         ),
-        (_, Exit::Unknown) => {
-            "ended, and its exit status is unknown: it ended under another supervisor than the one that \
-             started it, and kernels before 6.15 keep no record"
-                .to_owned()
-        }
+        (_, Exit::Unknown) => ["ended, and ", UNKNOWN].concat(),
     };
     match outcome.ready {
         true => how,

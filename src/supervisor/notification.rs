@@ -9,7 +9,7 @@
 //! | `EXTEND_TIMEOUT_USEC=` | its start takes longer; a stop does not: its time is the definition's |
 //! | `WATCHDOG=1`, `WATCHDOG=trigger` | it is alive; it has failed |
 //! | `WATCHDOG_USEC=` | it wants to be heard of so often, 0 for never |
-//! | `ERRNO=`, `EXIT_STATUS=` | why it fails |
+//! | `ERRNO=`, `EXIT_STATUS=` | why it fails; the latter is its exit status where nobody saw it end |
 //! | `BARRIER=1` | its descriptor is closed when all before it has been passed on |
 //!
 //! All else is ignored. `MAINPID=`: what is supervised is the first process of the box, and nothing in the box can

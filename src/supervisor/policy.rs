@@ -167,6 +167,10 @@ pub struct State {
     pub requested: bool,
     /// By nobody but the rule that ends a box whose sockets are not used.
     pub idle: bool,
+    /// It says that it ends of itself.
+    pub leaving: bool,
+    /// The exit status that it says it will have.
+    pub foretold: Option<u8>,
     /// The supervisor ends it for this, or has.
     pub failed: Option<Failure>,
     /// It has been ready.
@@ -194,8 +198,12 @@ pub struct Left {
     pub failed: Option<Failure>,
     /// It stops the box because its sockets are not used.
     pub idle: bool,
-    /// It sent the stop signal then.
+    /// It sent the stop signal then, or the box said that it ends.
     pub stopping: Option<Duration>,
+    /// The box said so itself, and nobody asked it to.
+    pub leaving: bool,
+    /// The exit status that the box said it would have.
+    pub foretold: Option<u8>,
     /// It killed the box.
     pub killed: Option<Killed>,
     /// It learnt how the first process ended.
@@ -219,6 +227,11 @@ pub enum Event {
     },
     /// The box says that it ends of itself.
     Leaving,
+    /// The box says which exit status it will have.
+    Foretold {
+        /// That one.
+        status: u8,
+    },
     /// The box is to end for this.
     Failed {
         /// Why.
@@ -417,9 +430,13 @@ impl State {
         };
         State {
             phase,
-            requested: left.failed.is_none() && (left.stopping.is_some() || left.killed.is_some()),
+            requested: left.failed.is_none()
+                && !left.leaving
+                && (left.stopping.is_some() || left.killed.is_some()),
             // A supervisor may have been killed between the decision and the signal.
             idle: left.idle && (left.stopping.is_some() || left.killed.is_some()),
+            leaving: left.leaving,
+            foretold: left.foretold,
             failed: left.failed,
             ready,
             killed: left.killed,
@@ -504,6 +521,7 @@ impl State {
                 self.ask(rules.signal, heard, now, rules, &mut actions);
             }
             (Phase::Running, Event::Leaving) => {
+                self.leaving = true;
                 self.phase = Phase::Stopping {
                     until: now + rules.timeout,
                 };
@@ -568,14 +586,18 @@ impl State {
                 Event::Stop { heard },
             ) => {
                 if !self.requested {
-                    actions.push(Action::TellStopping(rules.time_to_end(heard)));
+                    self.requested = true;
+                    actions.extend([
+                        Action::RecordEnd,
+                        Action::TellStopping(rules.time_to_end(heard)),
+                    ]);
                     let leaving = matches!(self.phase, Phase::Stopping { .. });
                     if leaving && heard && self.failed.is_none() {
                         actions.push(Action::Signal(rules.signal));
                     }
                 }
-                self.requested = true;
             }
+            (_, Event::Foretold { status }) => self.foretold = Some(status),
             // In a phase of which nothing above speaks, these mean nothing.
             (
                 _,
@@ -669,6 +691,13 @@ impl State {
             Exit::Signal { signal, .. } => signal == libc::SIGKILL,
             Exit::Unknown => true,
         });
+        // What nobody saw the box may have said itself.
+        let exit = match self.foretold {
+            Some(status) if exit == Exit::Unknown && killed.is_none() && !self.oom => {
+                Exit::Status(status)
+            }
+            _ => exit,
+        };
         let (result, status) = match (killed, exit) {
             _ if self.failed == Some(Failure::NotReady) => (Result::Timeout, KILLED),
             _ if self.failed == Some(Failure::Watchdog) => {
@@ -703,7 +732,8 @@ impl State {
                 },
             ) => (Result::CoreDump, by_signal(signal)),
             (None, Exit::Signal { signal, .. }) => (Result::Signal, by_signal(signal)),
-            (None, Exit::Unknown) if self.requested => (Result::Success, 0),
+            // One that said beforehand that it ends has ended in order, as far as anybody can say.
+            (None, Exit::Unknown) if self.requested || self.leaving => (Result::Success, 0),
             (None, Exit::Unknown) => (Result::Unknown, 255),
         };
         Outcome {

@@ -28,6 +28,10 @@ pub struct Payload {
     /// It is pid 1 of a pid namespace, as in a real box.
     pub namespace: bool,
     pub stop_timeout: Duration,
+    /// It speaks for itself, and is ready when it says so: `NOTIFY_SOCKET` and `SPEAKER`.
+    pub speaks: bool,
+    /// The ids it runs with are its own.
+    pub ids: bool,
 }
 
 impl Payload {
@@ -36,6 +40,8 @@ impl Payload {
             script,
             namespace: false,
             stop_timeout: PATIENCE,
+            speaks: false,
+            ids: false,
         }
     }
 }
@@ -104,6 +110,8 @@ impl Bench {
                 "BENCH_TIMEOUT",
                 &payload.stop_timeout.as_millis().to_string(),
             ),
+            ("BENCH_SPEAKS", if payload.speaks { "1" } else { "" }),
+            ("BENCH_IDS", if payload.ids { "1" } else { "" }),
         ])
     }
 
@@ -281,6 +289,21 @@ pub fn send_fd(stream: &UnixStream, name: &str, fd: &OwnedFd) {
     rustix::net::sendmsg(
         stream,
         &[IoSlice::new(padded.as_bytes())],
+        &mut ancillary,
+        SendFlags::empty(),
+    )
+    .expect("sends");
+}
+
+/// Sends a datagram that has a descriptor with it.
+pub fn send_with_fd(socket: &UnixDatagram, text: &str, fd: impl AsFd) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd.as_fd()];
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+    rustix::net::sendmsg(
+        socket,
+        &[IoSlice::new(text.as_bytes())],
         &mut ancillary,
         SendFlags::empty(),
     )

@@ -5,17 +5,20 @@
 //! socket is a test's; every supervisor is started by a copy of this program, see [`launcher`].
 
 mod bench;
+mod speaking;
 
 use std::fs;
 use std::io::{self};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use boxd::handover::{self, Document};
+use boxd::identity::IdRange;
+use boxd::plan::ReadyWhen;
 use boxd::systemd::notify;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -36,12 +39,7 @@ fn launcher() {
     let text = |name| std::env::var(name).unwrap_or_default();
     let cgroup = PathBuf::from(text("BENCH_CGROUP"));
     let descriptors = if text("BENCH_HEIR").is_empty() {
-        begin(
-            &cgroup,
-            &text("BENCH_SCRIPT"),
-            !text("BENCH_NAMESPACE").is_empty(),
-            text("BENCH_TIMEOUT").parse().expect("is a number"),
-        )
+        begin(&directory, &cgroup)
     } else {
         inherit(&directory)
     };
@@ -86,12 +84,16 @@ fn launcher() {
     clippy::zombie_processes,
     reason = "this process becomes the supervisor, which waits for it"
 )]
-fn begin(
-    cgroup: &Path,
-    script: &str,
-    namespace: bool,
-    stop_timeout: u64,
-) -> Vec<(String, OwnedFd)> {
+fn begin(directory: &Path, cgroup: &Path) -> Vec<(String, OwnedFd)> {
+    let text = |name| std::env::var(name).unwrap_or_default();
+    let is_set = |name| !text(name).is_empty();
+    let namespace = is_set("BENCH_NAMESPACE");
+    let notify = directory.join("speak");
+    let socket = is_set("BENCH_SPEAKS").then(|| {
+        let socket = UnixDatagram::bind(&notify).expect("binds");
+        rustix::net::sockopt::set_socket_passcred(&socket, true).expect("sets");
+        socket
+    });
     let (stdout, stdout_writer) = io::pipe().expect("makes a pipe");
     let (stderr, stderr_writer) = io::pipe().expect("makes a pipe");
     let enter = if namespace {
@@ -102,7 +104,9 @@ fn begin(
     let child = Command::new("/bin/sh")
         .args(["-c", &format!("echo $$ >\"$1\"; {enter}"), "sh"])
         .arg(cgroup.join("cgroup.procs"))
-        .arg(script)
+        .arg(text("BENCH_SCRIPT"))
+        .env("NOTIFY_SOCKET", &notify)
+        .env("SPEAKER", speaker())
         .stdin(Stdio::null())
         .stdout(stdout_writer)
         .stderr(stderr_writer)
@@ -143,30 +147,41 @@ fn begin(
         started: 0,
         cgroup: cgroup.to_owned(),
         scope: "box-test.scope".into(),
-        ids: None,
+        // In it is the only id that is sure to exist here.
+        ids: is_set("BENCH_IDS").then_some(IdRange { base: 0 }),
         root: "host".into(),
-        ready: boxd::plan::ReadyWhen::Started,
-        ready_by: 0,
+        ready: match socket {
+            Some(_) => ReadyWhen::Notify,
+            None => ReadyWhen::Started,
+        },
+        ready_by: (handover::now() + 60 * bench::PATIENCE).as_micros() as u64,
         output: boxd::plan::Output::default(),
         watchdog: None,
         health: None,
         stop_signal: libc::SIGTERM,
-        stop_timeout: Duration::from_millis(stop_timeout),
+        stop_timeout: Duration::from_millis(text("BENCH_TIMEOUT").parse().expect("is a number")),
         idle: None,
     })
     .expect("seals");
-    let all = [
+    let mut all = vec![
         (handover::FD_DOCUMENT, document),
         (handover::FD_PROCESS, pidfd),
         (handover::FD_STDOUT, stdout.into()),
         (handover::FD_STDERR, stderr.into()),
     ];
+    all.extend(socket.map(|socket| (handover::FD_NOTIFY, socket.into())));
     all.into_iter()
         .map(|(name, fd)| {
             notify::store(name, fd.as_fd()).expect("stores");
             (name.to_owned(), fd)
         })
         .collect()
+}
+
+/// How a payload starts [`speaking::speaker`].
+fn speaker() -> String {
+    let program = std::env::current_exe().expect("is known");
+    format!("{} --exact speaking::speaker", program.display())
 }
 
 fn inherit(directory: &Path) -> Vec<(String, OwnedFd)> {

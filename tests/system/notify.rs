@@ -82,6 +82,12 @@ fn a_box_is_ready_when_it_says_so() {
     wait_for_state(&unit("web"), "active");
     assert_eq!(status_text("web"), "serving [2J");
     assert!(journal("web").contains("box web is ready"));
+    // systemd forgets it with the supervisor, the next one knows it.
+    let old = property(&unit("web"), "MainPID");
+    must(&format!("kill -KILL {old}"));
+    wait_for("the status again", || {
+        property(&unit("web"), "MainPID") != old && status_text("web") == "serving [2J"
+    });
     go_on("web", "more");
     wait_for("the error it tells", || {
         property(&unit("web"), "StatusErrno") == "2"
@@ -135,6 +141,24 @@ fn a_box_that_does_not_become_ready_fails_its_start() {
         status_text("late").starts_with("was ended: it did not say READY=1"),
         "{}",
         status_text("late")
+    );
+
+    // The time of a start begins anew for systemd with another supervisor, but not for the box.
+    define_script(
+        "lost",
+        "echo begun; trap 'exit 0' TERM; while :; do sleep 0.1; done",
+        &format!("{BY_NOTIFY}timeout = '40s'\n"),
+    );
+    must("systemctl daemon-reload");
+    begin("lost");
+    kill_the_supervisor("lost");
+    wait_for_state(&unit("lost"), "failed");
+    let page = sh("boxctl status --json lost").out;
+    assert!(page.contains("\"result\": \"timeout\""), "{page}");
+    assert!(
+        status_text("lost").starts_with("was ended: it did not say READY=1"),
+        "{}",
+        status_text("lost")
     );
 
     define_script("short", "exit 3", BY_NOTIFY);

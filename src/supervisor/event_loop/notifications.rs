@@ -14,6 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::{AFTER_US, EventLoop, Source, blocked, now};
 use crate::plan::ReadyWhen;
+use crate::supervisor::chain;
 use crate::supervisor::message::{self, Message};
 use crate::supervisor::notification::{Notification, Watchdog};
 use crate::supervisor::notify_socket::Received;
@@ -63,9 +64,10 @@ struct Waiting {
 }
 
 impl Notifications {
-    /// Nothing was heard yet of a box whose watchdog wants to be fed so often; never, if that is zero.
-    pub(super) fn of(interval: Option<Duration>) -> Notifications {
+    /// Of a box with this status of its own, whose watchdog wants to be fed so often; never, if that is zero.
+    pub(super) fn of(status: String, interval: Option<Duration>) -> Notifications {
         Notifications {
+            status,
             interval: interval.filter(|interval| !interval.is_zero()),
             ..Notifications::default()
         }
@@ -172,11 +174,21 @@ impl EventLoop {
     fn obey(&mut self, said: Notification) {
         let now = now();
         if said.errno.is_some() || said.exit_status.is_some() {
+            self.keep(|kept| {
+                kept.errno = said.errno.or(kept.errno);
+                kept.exit_status = said.exit_status.or(kept.exit_status);
+            });
+            if let Some(status) = said.exit_status {
+                self.event(Event::Foretold { status });
+            }
             self.told(notify::failing(said.errno, said.exit_status));
         }
         if let Some(status) = said.status
             && status != self.notifications.status
         {
+            if let Err(error) = self.received.record.save_status(&status) {
+                self.trouble(chain(&error));
+            }
             self.notifications.status = status;
             let due = self.notifications.status_told + STATUS_PAUSE;
             // With READY=1 it goes along.

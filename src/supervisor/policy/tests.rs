@@ -429,6 +429,53 @@ fn a_box_that_says_it_ends_has_the_time_of_a_stop_for_it() {
     assert_eq!(status(&events), (Result::ExitCode, 3));
 }
 
+/// What nobody saw is what the box said of itself, where it said anything, and else no success.
+#[test]
+fn an_end_that_nobody_saw_is_as_the_box_said() {
+    const FORETOLD: Event = Event::Foretold { status: 3 };
+    let end = |exit| {
+        [
+            (2, Event::Exited(exit)),
+            (2, Event::Empty),
+            (2, Event::OutputSent),
+        ]
+    };
+    for (before, exit, expected) in [
+        (&[][..], Exit::Unknown, (Result::Unknown, 255)),
+        (&[(1, FORETOLD)], Exit::Unknown, (Result::ExitCode, 3)),
+        (&[(1, FORETOLD)], Exit::Status(4), (Result::ExitCode, 4)),
+        (&[(1, FORETOLD)], SIGKILL, (Result::Signal, 137)),
+        (
+            &[(1, FORETOLD), (1, Event::OomKill { processes: 1 })],
+            Exit::Unknown,
+            (Result::OomKill, 137),
+        ),
+        (&[(1, Event::Leaving)], Exit::Unknown, (Result::Success, 0)),
+        (
+            &[(1, Event::Leaving), (1, FORETOLD)],
+            Exit::Unknown,
+            (Result::ExitCode, 3),
+        ),
+    ] {
+        let events = [before, &end(exit)].concat();
+        assert_eq!(status(&events), expected, "{events:?}");
+    }
+    // The next supervisor has it from the one that heard it.
+    let left = Left {
+        stopping: Some(Duration::ZERO),
+        leaving: true,
+        foretold: Some(3),
+        ..Left::default()
+    };
+    let (state, _) = State::begin(&RULES, &left, Duration::ZERO).after(
+        Event::Exited(Exit::Unknown),
+        Duration::ZERO,
+        &RULES,
+    );
+    assert!(!state.requested);
+    assert_eq!(state.outcome(&RULES).result, Result::ExitCode);
+}
+
 #[test]
 fn an_heir_waits_for_what_is_left_of_the_time_and_knows_a_failure() {
     let begin = |left: Left| State::begin(&NOTIFY, &left, seconds(20));
@@ -457,6 +504,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         prop_oneof![Just(ReadyWhen::Started), Just(ReadyWhen::Notify)]
             .prop_map(|by| Event::Ready { by }),
         Just(Event::Leaving),
+        any::<u8>().prop_map(|status| Event::Foretold { status }),
         (0..200u64).prop_map(|until| Event::Extended {
             until: seconds(until)
         }),
