@@ -297,8 +297,7 @@ fn call_heir(
     let unit = name.unit();
     let begin = Instant::now();
     loop {
-        let job = manager.pending_job(&unit)?;
-        if job.is_some_and(|job| job == "stop" || job.contains("restart")) {
+        if manager.is_to_end(&unit)? {
             return Ok(false);
         }
         let left = pause.saturating_sub(begin.elapsed());

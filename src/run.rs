@@ -23,7 +23,7 @@ use crate::launch::run_directory::{self, RunDirectory};
 use crate::launch::{self, Lifetime, Place, Sockets, Standing, Stdio};
 use crate::name::Name;
 use crate::plan::{self, Limit, Plan, Problem};
-use crate::systemd::notify;
+use crate::systemd::{Manager, notify};
 use crate::{cgroup, clean, programs, sys};
 
 /// Where the package puts the supervisor.
@@ -164,6 +164,24 @@ impl Error {
             Error::Launch { source, .. } => source.status(),
             _ => 1,
         }
+    }
+
+    /// Whether the launch failed for a stop of the service, or a restart: systemd ends the scope at the same time.
+    pub fn is_called_off(&self) -> bool {
+        use crate::systemd::Error as Systemd;
+        let Error::Launch { name, source } = self else {
+            return false;
+        };
+        // Nobody would answer now.
+        if let launch::Error::Scope(
+            Systemd::Connect(_) | Systemd::Lost { .. } | Systemd::Timeout { .. },
+        ) = source
+        {
+            return false;
+        }
+        Manager::connect()
+            .and_then(|manager| manager.is_to_end(&name.unit()))
+            .unwrap_or(false)
     }
 
     /// Whether the box runs on, for another attempt to take it over.

@@ -31,8 +31,6 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use nix::sys::signal::{SigSet, Signal, raise};
-
 mod descriptors;
 mod event_loop;
 mod health;
@@ -69,19 +67,16 @@ pub fn main() -> ExitCode {
     };
     match EventLoop::new(received).and_then(EventLoop::run) {
         Ok(Farewell::Status(status)) => ExitCode::from(status),
-        Ok(Farewell::Idle) => end_by_sigterm(),
+        // The exit status is for a kernel that does not let a process end so.
+        Ok(Farewell::Idle) => {
+            crate::sys::end_by_sigterm();
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             complain(&error);
             std::process::abort();
         }
     }
-}
-
-/// The exit status is for a kernel that does not let a process end so.
-fn end_by_sigterm() -> ExitCode {
-    let _ = raise(Signal::SIGTERM);
-    let _ = SigSet::from(Signal::SIGTERM).thread_unblock();
-    ExitCode::SUCCESS
 }
 
 /// Standard error of the service is the journal.

@@ -35,7 +35,7 @@ pub use seccomp::call_as_x86;
 #[cfg(test)]
 pub use seccomp::call_by_number;
 pub use seccomp::{Instruction, MOST_INSTRUCTIONS, set_seccomp_filter};
-pub use signal::reset_dispositions;
+pub use signal::{end_by_sigterm, reset_dispositions};
 pub use socket_filter::attach_filter;
 
 pub use nix::errno::Errno;

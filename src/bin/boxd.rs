@@ -12,6 +12,7 @@ use boxd::probe;
 use boxd::reload;
 use boxd::run;
 use boxd::stop;
+use boxd::sys;
 use boxd::systemd::notify;
 use clap::{Parser, Subcommand};
 
@@ -63,6 +64,11 @@ fn main() -> ExitCode {
             journal::init("boxd", &name);
             let Err(error) = run::run(&name);
             let sentence = chain(&error);
+            if error.is_called_off() {
+                tracing::info!("the start of box {name} was called off: {sentence}");
+                // As systemd is about to end it: that is no failure.
+                sys::end_by_sigterm();
+            }
             say(&error, &sentence);
             // The unit fails whether it hears why or not.
             let _ = notify::status(sentence.lines().next().unwrap_or_default());

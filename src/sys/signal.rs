@@ -1,4 +1,4 @@
-//! sigaction(2).
+//! sigaction(2) and raise(3).
 #![allow(
     unsafe_code,
     reason = "setting a handler is unsafe; setting none is not"
@@ -48,4 +48,12 @@ pub fn reset_dispositions() -> Result<(), Error> {
     nix::sys::signal::SigSet::empty()
         .thread_set_mask()
         .map_err(|errno| Error::new("sigprocmask(SIG_SETMASK, [])", errno))
+}
+
+/// Ends this process as SIGTERM does, which systemd takes for a good end of a service. Returns only if the kernel does
+/// not let it.
+pub fn end_by_sigterm() {
+    use nix::sys::signal::{SigSet, Signal, raise};
+    let _ = raise(Signal::SIGTERM);
+    let _ = SigSet::from(Signal::SIGTERM).thread_unblock();
 }

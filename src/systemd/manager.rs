@@ -393,7 +393,7 @@ impl Manager {
     /// # Errors
     ///
     /// [`Error::Refused`].
-    pub fn pending_job(&self, unit: &str) -> Result<Option<String>, Error> {
+    fn pending_job(&self, unit: &str) -> Result<Option<String>, Error> {
         let attempt = format!("look at the job of {unit}");
         let all = self.bus.properties(&attempt, &unit_path(unit))?;
         let Some((_, path)) = all.job() else {
@@ -405,6 +405,16 @@ impl Manager {
             Err(Error::Refused { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether somebody wants the unit stopped, or stopped and started anew.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`].
+    pub fn is_to_end(&self, unit: &str) -> Result<bool, Error> {
+        let job = self.pending_job(unit)?;
+        Ok(job.is_some_and(|job| job == "stop" || job.contains("restart")))
     }
 
     /// The loaded units whose names match one of these patterns, by name; glob(7).

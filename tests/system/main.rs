@@ -18,5 +18,6 @@ mod security;
 mod separation;
 mod slow;
 mod sockets;
+mod stopping;
 mod supervisor;
 mod units;
