@@ -377,6 +377,17 @@ pub enum SocketKind {
     SequentialPacket,
 }
 
+impl SocketKind {
+    /// The key of the definition.
+    pub fn key(self) -> &'static str {
+        match self {
+            SocketKind::Stream => "stream",
+            SocketKind::Datagram => "datagram",
+            SocketKind::SequentialPacket => "sequential-packet",
+        }
+    }
+}
+
 /// Where a socket listens, on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

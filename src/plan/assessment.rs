@@ -9,6 +9,7 @@ use super::api_filesystems::MASKED;
 use super::privileges::of_profile;
 use super::{Label, Limit, Plan, Profile, What, exposure};
 use crate::capability::CapabilitySet;
+use crate::definition::{Address, Listen};
 
 /// What is judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +27,23 @@ struct Facts {
     sensitive_devices: bool,
     /// Paths of the host that give power over it.
     sensitive_paths: usize,
+    network: Network,
     tasks: Option<u64>,
     /// A security module of the host confines it, where one runs.
     label: bool,
+}
+
+/// What of the host's network its processes reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Network {
+    /// Nothing: it has one of its own that leads nowhere.
+    Own,
+    /// Others through the host, from a network of its own.
+    Bridged,
+    /// What the host reaches, its own loopback included, through a socket that was opened there.
+    BySocket,
+    /// All of it: addresses, abstract sockets, settings.
+    Host,
 }
 
 /// One of the others, by what it does when it is told nothing.
@@ -39,13 +54,14 @@ struct Peer {
     system_calls: usize,
     /// Of [`MASKED`].
     hidden: usize,
+    network: Network,
     tasks: Option<u64>,
     label: bool,
 }
 
 /// Docker: `daemon/pkg/oci/caps/defaults.go`, `daemon/pkg/oci/defaults.go` and the seccomp profile of moby.
 /// Podman: `common/pkg/config/default.go` and its seccomp profile. systemd-nspawn 257: `nspawn.c`,
-/// `nspawn-seccomp.c`, `nspawn-mount.c`; and with what `systemd-nspawn@.service` adds. Counts of system calls are those
+/// `nspawn-seccomp.c`, `nspawn-mount.c`; and with what `systemd-nspawn@.service` adds, a network of its own among it. Counts of system calls are those
 /// of x86-64. None of them sets `no_new_privs`. What they hide is counted as far as boxd hides it too.
 const PEERS: [Peer; 4] = [
     Peer {
@@ -54,6 +70,7 @@ const PEERS: [Peer; 4] = [
         capabilities: &DOCKER,
         system_calls: 309,
         hidden: 12,
+        network: Network::Bridged,
         tasks: None,
         label: true,
     },
@@ -63,6 +80,7 @@ const PEERS: [Peer; 4] = [
         capabilities: &PODMAN,
         system_calls: 318,
         hidden: 12,
+        network: Network::Bridged,
         tasks: Some(2048),
         label: true,
     },
@@ -72,6 +90,7 @@ const PEERS: [Peer; 4] = [
         capabilities: &NSPAWN,
         system_calls: 324,
         hidden: 5,
+        network: Network::Host,
         tasks: None,
         label: false,
     },
@@ -81,6 +100,7 @@ const PEERS: [Peer; 4] = [
         capabilities: &NSPAWN_OWN_NETWORK,
         system_calls: 324,
         hidden: 5,
+        network: Network::Bridged,
         tasks: Some(16384),
         label: false,
     },
@@ -191,7 +211,7 @@ pub struct PeerScore {
 pub fn assess(plan: &Plan) -> Assessment {
     let facts = facts(plan);
     let points = points(&facts);
-    let peers: Vec<[u32; 9]> = PEERS
+    let peers: Vec<[u32; 10]> = PEERS
         .iter()
         .map(|peer| self::points(&peer.facts()))
         .collect();
@@ -227,14 +247,15 @@ pub fn assess(plan: &Plan) -> Assessment {
 }
 
 /// The walls and what each counts when it is wide open.
-const WALLS: [(&str, u32); 9] = [
+const WALLS: [(&str, u32); 10] = [
     ("ids", 25),
     ("capabilities", 20),
     ("new privileges", 5),
     ("system calls", 20),
-    ("kernel files", 8),
-    ("devices", 6),
-    ("paths of the host", 10),
+    ("kernel files", 6),
+    ("devices", 5),
+    ("paths of the host", 8),
+    ("network", 5),
     ("tasks", 3),
     ("security module", 3),
 ];
@@ -267,7 +288,7 @@ const FAR: [&str; 20] = [
 const FEWEST: usize = 200;
 const ALL_CALLS: usize = 369;
 
-fn points(facts: &Facts) -> [u32; 9] {
+fn points(facts: &Facts) -> [u32; 10] {
     let far = facts
         .capabilities
         .names()
@@ -283,13 +304,19 @@ fn points(facts: &Facts) -> [u32; 9] {
         capabilities,
         if facts.no_new_privileges { 0 } else { 5 },
         share(calls - FEWEST, ALL_CALLS - FEWEST, 20),
-        share(MASKED.len().saturating_sub(facts.hidden), MASKED.len(), 8),
+        share(MASKED.len().saturating_sub(facts.hidden), MASKED.len(), 6),
         match (facts.sensitive_devices, facts.devices) {
-            (true, _) => 6,
+            (true, _) => 5,
             (false, 0) => 0,
             (false, _) => 2,
         },
-        if facts.sensitive_paths > 0 { 10 } else { 0 },
+        if facts.sensitive_paths > 0 { 8 } else { 0 },
+        match facts.network {
+            Network::Own => 0,
+            Network::Bridged => 2,
+            Network::BySocket => 3,
+            Network::Host => 5,
+        },
         if facts.tasks.is_some() { 0 } else { 3 },
         if facts.label { 0 } else { 3 },
     ]
@@ -313,6 +340,7 @@ impl Peer {
             devices: 0,
             sensitive_devices: false,
             sensitive_paths: 0,
+            network: self.network,
             tasks: self.tasks,
             label: self.label,
         }
@@ -343,6 +371,10 @@ fn facts(plan: &Plan) -> Facts {
             .iter()
             .any(|rule| exposure::device(rule.node).is_some()),
         sensitive_paths: sensitive_paths(plan).count(),
+        network: match listeners(plan).next() {
+            Some(_) => Network::BySocket,
+            None => Network::Own,
+        },
         tasks: plan.scope.limits.iter().find_map(|limit| match limit {
             Limit::TasksMax(tasks) => Some(*tasks),
             _ => None,
@@ -362,7 +394,16 @@ fn sensitive_paths(plan: &Plan) -> impl Iterator<Item = &str> {
         .filter_map(|remark| remark.strip_suffix(": the box has it"))
 }
 
-fn states(plan: &Plan, facts: &Facts) -> [String; 9] {
+/// Sockets of the host's network that the box is given. One that listens can be made to connect instead, connect(2)
+/// with `AF_UNSPEC`, and one for datagrams sends them anywhere.
+fn listeners(plan: &Plan) -> impl Iterator<Item = &Listen> {
+    plan.sockets
+        .iter()
+        .flat_map(|socket| &socket.listen)
+        .filter(|listen| !matches!(listen.address, Address::Unix(_)))
+}
+
+fn states(plan: &Plan, facts: &Facts) -> [String; 10] {
     [
         match plan.ids {
             Some(ids) => format!("its own, {}-{} of the host", ids.base, ids.last()),
@@ -390,6 +431,11 @@ fn states(plan: &Plan, facts: &Facts) -> [String; 9] {
         match facts.sensitive_paths {
             0 => "none that gives power over the host".to_owned(),
             some => format!("{some} that give power over the host"),
+        },
+        match listeners(plan).count() {
+            0 => "its own, which leads nowhere".to_owned(),
+            1 => "its own, and a socket of the host's".to_owned(),
+            more => format!("its own, and {more} sockets of the host's"),
         },
         facts.tasks.map_or_else(
             || "unlimited".to_owned(),
@@ -462,6 +508,14 @@ fn relaxations(plan: &Plan, facts: &Facts) -> Vec<Relaxation> {
             "device",
             format!("{} {}", rule.property(), rule.access),
             what,
+        );
+    }
+    for listen in listeners(plan) {
+        add(
+            "socket",
+            format!("{} {}", listen.kind.key(), listen.address),
+            "what the host reaches, its own loopback included: a program can connect such a socket elsewhere, or send \
+             from it",
         );
     }
     for path in sensitive_paths(plan) {
@@ -549,6 +603,7 @@ mod tests {
             devices: 1,
             sensitive_devices: true,
             sensitive_paths: 1,
+            network: Network::Host,
             tasks: None,
             label: false,
         };
@@ -562,10 +617,11 @@ mod tests {
             devices: 0,
             sensitive_devices: false,
             sensitive_paths: 0,
+            network: Network::Own,
             tasks: Some(1),
             label: true,
         };
-        assert_eq!(points(&closed), [0; 9]);
+        assert_eq!(points(&closed), [0; 10]);
     }
 
     #[test]
@@ -615,6 +671,8 @@ mod tests {
                 "[[mount]]\nbind = '/etc'\nat = '/x'\nsensitive = true",
                 "sensitive",
             ),
+            ("[[socket]]\nstream = '127.0.0.1:8080'", "socket"),
+            ("[[socket]]\ndatagram = 53", "socket"),
         ] {
             let assessment = assessed(text);
             assert!(assessment.score >= tight, "{text}: {assessment:?}");
@@ -623,5 +681,7 @@ mod tests {
                 "{text}: {assessment:?}"
             );
         }
+        let path = assessed("[[socket]]\nstream = '/run/web/socket'");
+        assert!(path.relaxations.is_empty(), "{path:?}");
     }
 }

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use super::{
     Content, Credential, Health, Label, Limit, MountFlags, MountStep, Node, NodeKind, OnFailure,
-    Output, Plan, Probe, ProcessLimit, ResourceLimit, Secret, Socket, SocketKind, Sysctl, Upper,
-    What,
+    Output, Plan, Probe, ProcessLimit, ResourceLimit, Secret, Socket, Sysctl, Upper, What,
 };
 use crate::definition::{Group, Profile, ReadyWhen, ReloadHow, User};
 
@@ -494,11 +493,7 @@ fn socket(out: &mut String, socket: &Socket) -> fmt::Result {
         format!("{}, passed as {:?}", socket.unit, socket.name),
     )?;
     for listen in &socket.listen {
-        let kind = match listen.kind {
-            SocketKind::Stream => "stream",
-            SocketKind::Datagram => "datagram",
-            SocketKind::SequentialPacket => "sequential-packet",
-        };
+        let kind = listen.kind.key();
         let address = path(Path::new(&listen.address.to_string()));
         line(out, kind, address)?;
     }
