@@ -13,6 +13,8 @@
 //! **It is small.** One thread, one epoll loop, no D-Bus, no asynchronous runtime, no buffer while idle, and no
 //! wakeup without a cause.
 //!
+//! **It can do little.** Before it reads the first byte of its box it gives up what it does not need; see `walls`.
+//!
 //! | signal | |
 //! |---|---|
 //! | SIGTERM, SIGINT | stop the box, then exit |
@@ -42,6 +44,7 @@ mod notify_socket;
 pub mod policy;
 pub mod process;
 mod scope;
+mod walls;
 
 use event_loop::EventLoop;
 use policy::Farewell;

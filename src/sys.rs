@@ -12,6 +12,7 @@ mod descriptor;
 mod exec;
 mod interface;
 mod keyring;
+mod landlock;
 mod memory;
 mod mount;
 mod passed;
@@ -26,6 +27,7 @@ pub use descriptor::{close_all_but, close_from, close_from_but, close_on_exec_fr
 pub use exec::{exec_with_descriptors, place_descriptors};
 pub use interface::bring_loopback_up;
 pub use keyring::join_new_session_keyring;
+pub use landlock::{FileAccess, give_up_files};
 pub use memory::give_memory_back_early;
 pub use mount::{MountAttributes, Propagation, mount_setattr};
 pub use passed::{FIRST_PASSED, take_passed};

@@ -16,6 +16,7 @@ use crate::systemd::notify;
 use super::kept::{Kept, Record};
 use super::notify_socket::NotifySocket;
 use super::process::Process;
+use super::walls;
 
 /// All a supervisor has of its box.
 #[derive(Debug)]
@@ -161,13 +162,16 @@ const STREAMS: [[&str; 3]; 2] = [
 /// The names of sd_listen_fds(3).
 const LISTEN: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
-/// Becomes the program that is installed now, with all that was received.
+/// Becomes the program that is installed now, with all that was received, and inside the walls if there are some.
 ///
 /// # Errors
 ///
 /// The outer one if it cannot be tried, and nothing has changed; the inner one if it was tried: then the
 /// descriptors are in disorder, and only another process can go on.
-pub fn pass_on(received: &Received) -> Result<Result<Infallible, sys::Error>, io::Error> {
+pub fn pass_on(
+    received: &Received,
+    walled: bool,
+) -> Result<Result<Infallible, sys::Error>, io::Error> {
     let program = installed()?;
     let mut all: Vec<(&str, BorrowedFd<'_>)> = vec![
         (handover::FD_DOCUMENT, received.sealed.as_fd()),
@@ -191,7 +195,8 @@ pub fn pass_on(received: &Received) -> Result<Result<Infallible, sys::Error>, io
         names.join(":"),
     ];
     let environment: Vec<CString> = env::vars_os()
-        .filter(|(name, _)| !LISTEN.iter().any(|listen| name == listen))
+        .filter(|(name, _)| !LISTEN.iter().any(|listen| name == listen) && name != walls::VARIABLE)
+        .chain(walled.then(|| (walls::VARIABLE.into(), walls::GENERATION.into())))
         .chain(
             LISTEN
                 .into_iter()

@@ -22,6 +22,7 @@ use super::kept::Kept;
 use super::message::{self, Message, Subject};
 use super::policy::{Action, Event, Farewell, Left, Notice, Phase, Rules, State};
 use super::scope::Scope;
+use super::walls::{self, Walls};
 use crate::handover::now;
 use crate::journal::gate::Gate;
 use crate::journal::native::{self, Socket};
@@ -113,6 +114,9 @@ pub enum Error {
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] Errno),
+    /// This process could do more than it should.
+    #[error(transparent)]
+    Walls(#[from] walls::Error),
 }
 
 /// The supervisor at work.
@@ -141,6 +145,8 @@ pub struct EventLoop {
     notifications: Notifications,
     check: Option<Check>,
     finished: Option<u8>,
+    /// This process has given up what it does not need, and so has the program that replaces it.
+    walled: bool,
 }
 
 impl EventLoop {
@@ -207,6 +213,7 @@ impl EventLoop {
             idle: None,
             notifications,
             finished: None,
+            walled: false,
         };
         event_loop.watch(&event_loop.signals, Source::Signals, "signals")?;
         if let Some(pidfd) = event_loop.received.process.pidfd() {
@@ -241,6 +248,7 @@ impl EventLoop {
 
     /// Supervises until the box is gone; what says to systemd how it ended.
     pub fn run(mut self) -> Result<Farewell, Error> {
+        self.give_up()?;
         self.begin();
         self.begin_asking();
         self.memory_changed();
@@ -260,6 +268,25 @@ impl EventLoop {
                 }
             }
         }
+    }
+
+    /// What this process does not need.
+    fn give_up(&mut self) -> Result<(), Error> {
+        if let Walls::Up { files } = walls::put_up(&self.received)? {
+            self.walled = true;
+            match files {
+                Some(Ok(())) => {}
+                None => self.say(&Message::without_landlock(&self.subject())),
+                Some(Err(error)) => self.trouble(
+                    [
+                        "its supervisor can still open every file: ",
+                        &error.to_string(),
+                    ]
+                    .concat(),
+                ),
+            }
+        }
+        Ok(())
     }
 
     fn begin(&mut self) {
@@ -550,7 +577,7 @@ impl EventLoop {
         if let Some(check) = &self.check {
             check.await_end();
         }
-        match descriptors::pass_on(&self.received) {
+        match descriptors::pass_on(&self.received, self.walled) {
             Ok(Err(error)) => Err(Error::PassOn(error)),
             Ok(Ok(never)) => match never {},
             Err(error) => {

@@ -37,6 +37,7 @@ enum Priority {
     Error,
     Warning,
     Info,
+    Debug,
 }
 
 /// What the sentences are about.
@@ -252,6 +253,21 @@ impl Message {
         }
     }
 
+    /// The kernel does not help the supervisor to give up the files it does not need.
+    pub fn without_landlock(subject: &Subject<'_>) -> Message {
+        Message {
+            priority: Priority::Debug,
+            ..Message::info(
+                "5c0f4dbb1d6f4a0e8f7d3b6c2a9e4718",
+                format!(
+                    "box {}: this kernel runs without Landlock, so its supervisor can still open files that it does \
+                     not need",
+                    subject.name
+                ),
+            )
+        }
+    }
+
     fn info(id: &'static str, text: String) -> Message {
         Message {
             id,
@@ -269,6 +285,7 @@ impl Message {
             Priority::Error => b"3",
             Priority::Warning => b"4",
             Priority::Info => b"6",
+            Priority::Debug => b"7",
         };
         field(&mut entry, "PRIORITY", priority);
         field(&mut entry, "SYSLOG_IDENTIFIER", IDENTIFIER);

@@ -35,6 +35,13 @@ impl Process {
         self.pid
     }
 
+    /// Whether this process is its parent, and will be told how it ends.
+    pub fn is_child(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        self.pidfd()
+            .is_some_and(|pidfd| waitid(WaitId::PidFd(pidfd), options).is_ok())
+    }
+
     /// How it ended; none while it lives, and while a dead one is not waited for by its parent and does not
     /// tell.
     pub fn exit(&self) -> Option<Exit> {
@@ -254,12 +261,14 @@ mod tests {
         let (mut child, process) = child("read -r x; exit 9");
         assert_eq!(process.exit_of_zombie(), None);
         assert_eq!(process.exit(), None);
+        assert!(process.is_child());
         drop(child.stdin.take());
         wait(&process);
         assert_eq!(process.exit_of_zombie(), Some(Exit::Status(9)));
         assert!(process.is_there());
+        assert!(process.is_child());
         child.wait().expect("waits");
-        assert!(!process.is_there());
+        assert!(!process.is_there() && !process.is_child());
         assert!(matches!(
             process.exit(),
             Some(Exit::Status(9) | Exit::Unknown)

@@ -162,3 +162,49 @@ fn output_goes_on_after_the_journal_restarts() {
         assert_eq!(*line, format!("tick {number}"));
     }
 }
+
+/// What has it in its power to change a host is not in that of a supervisor, which reads what its box writes: not after
+/// an upgrade in place either. One that took over may learn how the box ends, and one that has to ask its box how it is
+/// must be able to enter it.
+#[test]
+fn a_supervisor_keeps_no_more_power_than_it_needs() {
+    let of = |name: &str| {
+        let supervisor = property(&unit(name), "MainPID");
+        must(&format!(
+            "sed -nE 's/^(CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp):[[:space:]]*0*/\\1 /p' \
+             /proc/{supervisor}/status | tr '\\n' ' '"
+        ))
+    };
+    const KILL: &str = "CapInh  CapPrm 20 CapEff 20 CapBnd 20 CapAmb  NoNewPrivs 1 Seccomp 2";
+    ticking();
+    assert_eq!(of("tick"), KILL);
+    let main = property(&unit("tick"), "MainPID");
+    for round in 1..=2 {
+        must("systemctl kill --kill-whom=main --signal=USR1 box@tick");
+        wait_for("the next supervisor", || {
+            journal("tick")
+                .matches("supervision was taken over")
+                .count()
+                == round
+        });
+        assert_eq!(property(&unit("tick"), "MainPID"), main);
+        assert_eq!(of("tick"), KILL);
+    }
+    let seen = printed("tick").len();
+    wait_for("more output", || printed("tick").len() > seen + 2);
+    kill_the_supervisor();
+    wait_for("the heir's walls", || {
+        of("tick") == KILL.replace(" 20", " 80020")
+    });
+    stop("tick");
+
+    define_script(
+        "asked",
+        "exec sleep infinity",
+        "[ready]\nwhen = 'healthy'\n[health]\ncommand = ['/bin/true']\ninterval = '1s'",
+    );
+    start("asked");
+    let powers = of("asked");
+    assert!(powers.contains("CapEff 22 "), "{powers}");
+    stop("asked");
+}
