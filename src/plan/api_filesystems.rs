@@ -1,7 +1,7 @@
 //! What every box has from the kernel: `/proc`, `/sys`, `/dev`, and the file systems in memory at `/run` and
 //! `/tmp`. Sizes are those systemd gives the same mounts in its containers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::mounts::{directory, own_tmpfs, step, symlink};
 use super::problem::Findings;
@@ -36,14 +36,28 @@ pub(super) const MASKED: [&str; 21] = [
     "/proc/timer_stats",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
-    "/sys/fs/bpf",
-    "/sys/fs/fuse",
-    "/sys/fs/pstore",
-    "/sys/fs/selinux",
+    FILE_SYSTEMS,
+    "/sys/hypervisor",
     "/sys/kernel/debug",
     "/sys/kernel/security",
     "/sys/kernel/tracing",
+    "/sys/module",
+    "/sys/power",
 ];
+
+/// What the kernel's file systems tell of themselves, those of the host's disks among them, and where some are
+/// mounted; of all that, a box has its cgroup.
+const FILE_SYSTEMS: &str = "/sys/fs";
+
+/// Whether a step is what hides one of [`MASKED`].
+pub(super) fn hides(step: &MountStep, path: &str) -> bool {
+    let cover = match step.what {
+        What::Tmpfs { .. } => path == FILE_SYSTEMS,
+        What::Mask => true,
+        _ => false,
+    };
+    cover && step.at == Path::new(path)
+}
 
 /// Parts of proc(5) that configure the host.
 const READ_ONLY: [&str; 4] = ["/proc/apm", "/proc/bus", "/proc/fs", "/proc/irq"];
@@ -74,25 +88,44 @@ pub(super) const MASK: MountFlags = DEVICE_FLAGS.read_only();
 
 fn kernel(definition: &Definition, host: &Host, findings: &mut Findings) -> Vec<MountStep> {
     let system = definition.profile == Profile::System;
-    let mut steps = vec![
-        step("/proc", What::Proc, MountFlags::INERT),
-        step("/sys", What::Sysfs, MountFlags::INERT.read_only()),
-        step(
-            "/sys/fs/cgroup",
-            What::Cgroup,
-            MountFlags {
-                read_only: !system,
-                ..MountFlags::INERT
-            },
-        ),
-    ];
+    let read_only = MountFlags::INERT.read_only();
     let masked = MASKED
         .iter()
         .map(PathBuf::from)
         .chain(host.thermal_throttle.iter().cloned());
-    let masked = walls::masked(masked.collect(), definition, findings);
+    let mut masked = walls::masked(masked.collect(), definition, findings);
+    let file_systems = masked.iter().position(|at| at == Path::new(FILE_SYSTEMS));
+    let file_systems = file_systems.map(|index| masked.remove(index));
+
+    let mut steps = vec![
+        step("/proc", What::Proc, MountFlags::INERT),
+        step("/sys", What::Sysfs, read_only),
+    ];
+    // Hidden by what a place for the cgroup can be made in.
+    let place = What::Tmpfs {
+        size: MIB,
+        inodes: 16,
+        mode: 0o755,
+    };
+    steps.extend(
+        file_systems
+            .iter()
+            .map(|at| step(at, place.clone(), MountFlags::INERT)),
+    );
+    steps.push(step(
+        "/sys/fs/cgroup",
+        What::Cgroup,
+        MountFlags {
+            read_only: !system,
+            ..MountFlags::INERT
+        },
+    ));
+    steps.extend(
+        file_systems
+            .iter()
+            .map(|at| step(at, What::Remount, read_only)),
+    );
     steps.extend(masked.into_iter().map(|at| step(at, What::Mask, MASK)));
-    let read_only = MountFlags::INERT.read_only();
     // What is shown is not opened for writing.
     let shown = definition.security.unmask.iter();
     steps.extend(

@@ -5,9 +5,9 @@
 
 use serde::Serialize;
 
-use super::api_filesystems::MASKED;
+use super::api_filesystems::{MASKED, hides};
 use super::privileges::of_profile;
-use super::{Label, Limit, Plan, Profile, What, exposure};
+use super::{Label, Limit, Plan, Profile, exposure};
 use crate::capability::CapabilitySet;
 use crate::definition::{Address, Listen};
 
@@ -79,7 +79,7 @@ const PEERS: [Peer; 4] = [
         own_ids: false,
         capabilities: &PODMAN,
         system_calls: 318,
-        hidden: 12,
+        hidden: 11,
         network: Network::Bridged,
         tasks: Some(2048),
         label: true,
@@ -99,7 +99,7 @@ const PEERS: [Peer; 4] = [
         own_ids: true,
         capabilities: &NSPAWN_OWN_NETWORK,
         system_calls: 324,
-        hidden: 5,
+        hidden: 10,
         network: Network::Bridged,
         tasks: Some(16384),
         label: false,
@@ -348,13 +348,8 @@ impl Peer {
 }
 
 fn facts(plan: &Plan) -> Facts {
-    let hidden = plan
-        .mounts
-        .iter()
-        .filter(|step| {
-            step.what == What::Mask && MASKED.iter().any(|path| step.at.ends_with(&path[1..]))
-        })
-        .count();
+    let hidden = |path: &&&str| plan.mounts.iter().any(|step| hides(step, path));
+    let hidden = MASKED.iter().filter(hidden).count();
     let devices = &plan.scope.devices;
     Facts {
         own_ids: plan.ids.is_some(),
@@ -489,11 +484,7 @@ fn relaxations(plan: &Plan, facts: &Facts) -> Vec<Relaxation> {
         ),
         Some(_) => {}
     }
-    let hidden = |path: &str| {
-        plan.mounts
-            .iter()
-            .any(|step| step.what == What::Mask && step.at.to_str() == Some(path))
-    };
+    let hidden = |path: &str| plan.mounts.iter().any(|step| hides(step, path));
     for path in MASKED.iter().filter(|path| !hidden(path)) {
         add(
             "security.unmask",

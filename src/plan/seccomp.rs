@@ -322,8 +322,13 @@ fn conditions(call: Syscall, has: &impl Fn(&str) -> bool) -> Rule {
                 cases.push(case(vec![family(libc::AF_NETLINK)], unsupported));
             }
             // As a kernel without the family says, so that programs do without it.
-            (cases, Action::Errno(libc::EAFNOSUPPORT as u16))
+            (cases, NO_FAMILY)
         }
+        // The other family with pairs is TIPC's, whose module the kernel would load for it.
+        "socketpair" => (
+            vec![allow(vec![argument(0, libc::AF_UNIX as u64)])],
+            NO_FAMILY,
+        ),
         _ => (vec![], Action::REFUSED),
     };
     Rule {
@@ -332,6 +337,9 @@ fn conditions(call: Syscall, has: &impl Fn(&str) -> bool) -> Rule {
         otherwise,
     }
 }
+
+/// What a kernel without a family of sockets says.
+const NO_FAMILY: Action = Action::Errno(libc::EAFNOSUPPORT as u16);
 
 /// ioctl_console(2); the C library's headers have it, the libc crate has not.
 const TIOCLINUX: u64 = 0x541C;
