@@ -4,9 +4,13 @@
 //! output holds what was asked for and nothing else.
 
 mod arguments;
+mod boot;
 mod definitions;
 mod doctor;
+mod edit;
+mod events;
 mod explain;
+mod files;
 #[cfg(test)]
 mod golden;
 mod inside;
@@ -14,6 +18,7 @@ mod inspect;
 mod journal;
 mod look;
 mod names;
+mod new;
 mod security;
 pub mod show;
 mod stats;
@@ -165,6 +170,23 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A file of a definition cannot be read or written.
+    #[error(transparent)]
+    Files(#[from] files::Error),
+    /// A definition was not edited.
+    #[error(transparent)]
+    Edit(#[from] edit::EditError),
+    /// Another drop-in comes after ours, and says otherwise.
+    #[error(
+        "cannot change start-at-boot of box {name} by {}: a drop-in after it says otherwise, see `boxctl explain start-at-boot {name}`",
+        path.display()
+    )]
+    Overridden {
+        /// The box.
+        name: crate::name::Name,
+        /// The drop-in of ours.
+        path: std::path::PathBuf,
+    },
     /// There is no such key.
     #[error(
         "there is no key {text:?}{}",
@@ -205,6 +227,39 @@ pub fn main() -> ExitCode {
         Command::Security { source, json } => security::security(&source, json, out),
         Command::List { json } => definitions::list(json, out),
         Command::Schema => definitions::schema(),
+        Command::New {
+            name,
+            root,
+            description,
+            command,
+        } => new::new(
+            &name,
+            &new::Wish {
+                command,
+                root,
+                description,
+            },
+            Look::of_stderr(color),
+        ),
+        Command::Edit { drop_in, name } => {
+            edit::edit(&name, drop_in.as_deref(), Look::of_stderr(color))
+        }
+        Command::Enable { now, names } => boot::change(&names, true, now, Look::of_stderr(color)),
+        Command::Disable { now, names } => boot::change(&names, false, now, Look::of_stderr(color)),
+        Command::Events {
+            json,
+            since,
+            no_follow,
+            names,
+        } => events::events(
+            &events::Wish {
+                names,
+                since,
+                no_follow,
+                json,
+            },
+            out,
+        ),
         Command::Explain { key, name, json } => {
             explain::explain(key.as_deref(), name.as_deref(), json, out)
         }

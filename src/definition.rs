@@ -17,7 +17,7 @@ use crate::syscall::{Architecture, Syscall};
 
 pub use diagnostics::{Diagnostics, SourceText, Style};
 pub use health::{Health, OnFailure, Probe, UNHEALTHY};
-pub use layers::{BadName, Layers, Listed, LoadError, list, load, load_file, texts};
+pub use layers::{BadName, Layers, Listed, LoadError, list, load, load_file, texts, texts_with};
 pub use output::Output;
 pub use reader::{parse, understand};
 pub use reload::{Reload, ReloadHow, Watchdog};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::terminal::Color;
 
@@ -58,15 +58,88 @@ Sockets of the definition are opened before the box begins, and passed to it as 
         #[arg(value_name = "FILE|NAME")]
         source: String,
     },
+    /// Write a commented definition to begin with
+    #[command(after_help = "\
+The file is /etc/boxd/NAME.toml. A box that is there already is not touched.
+
+  boxctl new web
+  boxctl new web -- /usr/sbin/nginx -g 'daemon off;'
+  boxctl new --root /srv/web --description 'Shop front' web")]
+    New {
+        /// A directory with a root file system; the host's /usr if not given
+        #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+        root: Option<PathBuf>,
+        /// One line for people
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+        /// The name of the box
+        #[arg(value_name = "NEW-NAME")]
+        name: String,
+        /// The program that runs in it, and its arguments
+        #[arg(last = true, value_name = "CMD")]
+        command: Vec<String>,
+    },
+    /// Change a definition in an editor, which is checked before it counts
+    #[command(after_help = "\
+The editor is that of $SYSTEMD_EDITOR, $VISUAL or $EDITOR. It gets a copy; what it wrote is put in the place of the \
+definition only if it has no errors, and else kept aside. A definition of a package is not changed: its copy in \
+/etc/boxd hides it.
+
+  boxctl edit web
+  boxctl edit --drop-in web           only what differs: /etc/boxd/web.toml.d/50-local.toml
+  boxctl edit --drop-in=60-debug web")]
+    Edit {
+        /// Write a drop-in beside the definition instead
+        #[arg(
+            long,
+            value_name = "FILE",
+            num_args = 0..=1,
+            require_equals = true,
+            default_missing_value = super::edit::DROP_IN
+        )]
+        drop_in: Option<String>,
+        /// The box
+        name: String,
+    },
+    /// Have boxes start with the host
+    #[command(after_help = "\
+That is start-at-boot of the definition; where that says otherwise, a drop-in 90-start-at-boot.toml is laid over it. \
+For a box with sockets these listen from the start of the host on.
+
+  boxctl enable web
+  boxctl enable --now web db")]
+    Enable {
+        /// Start them at once, too
+        #[arg(long)]
+        now: bool,
+        /// Boxes
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Have boxes not start with the host
+    #[command(after_help = "\
+They can be started by hand, by what requires them, and while their sockets listen by a connection.
+
+  boxctl disable --now web")]
+    Disable {
+        /// Stop them at once, too
+        #[arg(long)]
+        now: bool,
+        /// Boxes
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
     /// Say everything that is wrong with definitions
     #[command(after_help = "\
 Without files, every definition in /etc/boxd, /run/boxd/definitions and /usr/lib/boxd is checked, with its \
 drop-ins. The exit status is 1 if any is wrong.
 
   boxctl check && systemctl daemon-reload
+  boxctl check web          with its drop-ins
   boxctl check web.toml     before it is installed")]
     Check {
-        /// Definition files
+        /// Files (with a `/`, or ending in .toml) or names of boxes
+        #[arg(value_name = "FILE|NAME")]
         files: Vec<PathBuf>,
     },
     /// Print what would be done to run a box, and do nothing
@@ -242,6 +315,28 @@ Examples:
         since: Option<String>,
         /// The box
         name: String,
+    },
+    /// Show what happens to boxes, as it happens
+    #[command(after_help = "\
+Starts, ends, changes of health, kills for want of memory, restarts and the like, from the journal; Ctrl-C ends it. \
+journalctl -x explains each at length.
+
+  boxctl events
+  boxctl events --since today --no-follow web
+  boxctl events --json | jq 'select(.event == \"oom-kill\").name'")]
+    Events {
+        /// Print an object of JSON a line
+        #[arg(long)]
+        json: bool,
+        /// Begin with what is newer, in the words of systemd.time(7)
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// End with what there is, by default since the host was booted
+        #[arg(long)]
+        no_follow: bool,
+        /// Boxes; all if none is given
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
     },
     /// Run a command in a running box
     #[command(after_help = "\

@@ -40,7 +40,11 @@ pub fn check(files: &[PathBuf], out: Look, err: Look) -> Result<ExitCode, Error>
     } else {
         for file in files {
             checked += 1;
-            problems.extend(definition::load_file(file).err());
+            let loaded = match file.to_str().map(names::source) {
+                Some(Ok(names::Source::Name(name))) => definition::load(&name, &layers),
+                _ => definition::load_file(file),
+            };
+            problems.extend(loaded.err());
         }
     }
     let broken = problems.len();

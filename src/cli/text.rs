@@ -88,17 +88,21 @@ pub fn ago(then: u64, now: u64) -> String {
 
 /// A moment, as systemctl(1) shows it: `Sun 2026-11-29 23:45:03 UTC`.
 pub fn moment(microseconds: u64, zone: &TimeZone) -> String {
+    told(microseconds, zone, "%a %Y-%m-%d %H:%M:%S %Z")
+}
+
+/// A moment, as journalctl(1) shows it: `Nov 29 23:45:03`.
+pub fn short_moment(microseconds: u64, zone: &TimeZone) -> String {
+    told(microseconds, zone, "%b %d %H:%M:%S")
+}
+
+fn told(microseconds: u64, zone: &TimeZone, form: &str) -> String {
     i64::try_from(microseconds)
         .ok()
         .and_then(|microseconds| Timestamp::from_microsecond(microseconds).ok())
         .map_or_else(
             || "at an unknown time".to_owned(),
-            |timestamp| {
-                timestamp
-                    .to_zoned(zone.clone())
-                    .strftime("%a %Y-%m-%d %H:%M:%S %Z")
-                    .to_string()
-            },
+            |timestamp| timestamp.to_zoned(zone.clone()).strftime(form).to_string(),
         )
 }
 

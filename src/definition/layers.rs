@@ -193,6 +193,47 @@ pub fn load(name: &Name, layers: &Layers) -> Result<Definition, LoadError> {
 
 /// The texts a box's definition is written in, the base first: what [`load`] reads.
 pub fn texts(name: &Name, layers: &Layers) -> Result<Vec<SourceText>, LoadError> {
+    let mut texts = vec![base(name, layers)?];
+    for path in drop_ins(name, layers)?.into_values() {
+        texts.extend(read(&path)?);
+    }
+    Ok(texts)
+}
+
+/// The same, as they will be with this text written: in the place of the one it replaces or hides, or in its turn.
+pub fn texts_with(
+    name: &Name,
+    layers: &Layers,
+    text: SourceText,
+) -> Result<Vec<SourceText>, LoadError> {
+    if text.text.len() as u64 > SIZE_MAX {
+        return Err(LoadError::Size {
+            path: text.path,
+            limit: SIZE_MAX,
+        });
+    }
+    let mut drop_ins = drop_ins(name, layers)?;
+    let is_drop_in = text.path.parent().and_then(Path::extension) == Some("d".as_ref());
+    if !is_drop_in {
+        let mut texts = vec![text];
+        for path in drop_ins.into_values() {
+            texts.extend(read(&path)?);
+        }
+        return Ok(texts);
+    }
+    let file = text.path.file_name().unwrap_or_default().to_string_lossy();
+    drop_ins.insert(file.into_owned(), text.path.clone());
+    let mut texts = vec![base(name, layers)?];
+    for path in drop_ins.into_values() {
+        match path == text.path {
+            true => texts.push(text.clone()),
+            false => texts.extend(read(&path)?),
+        }
+    }
+    Ok(texts)
+}
+
+fn base(name: &Name, layers: &Layers) -> Result<SourceText, LoadError> {
     let file = format!("{name}.toml");
     let Some(base) = layers
         .directories
@@ -206,19 +247,15 @@ pub fn texts(name: &Name, layers: &Layers) -> Result<Vec<SourceText>, LoadError>
             similar: similar(name, layers),
         });
     };
-    let mut texts = match read(&base)? {
-        Some(text) => vec![text],
-        None => {
-            return Err(LoadError::Masked {
-                name: name.clone(),
-                path: base,
-            });
-        }
-    };
-    for path in layers.files(&format!("{file}.d"))?.into_values() {
-        texts.extend(read(&path)?);
-    }
-    Ok(texts)
+    read(&base)?.ok_or_else(|| LoadError::Masked {
+        name: name.clone(),
+        path: base,
+    })
+}
+
+/// Which file counts for each name of a drop-in.
+fn drop_ins(name: &Name, layers: &Layers) -> Result<BTreeMap<String, PathBuf>, LoadError> {
+    layers.files(&format!("{name}.toml.d"))
 }
 
 /// The definition in one file, named by the file's stem, wherever it lies and without drop-ins.

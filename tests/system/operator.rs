@@ -387,3 +387,92 @@ fn what_is_known_of_a_box_and_its_host_is_told() {
     let said = sh("boxctl doctor").out;
     assert!(said.contains("chmod go-w /etc/boxd"), "{said}");
 }
+
+/// new, edit, enable and events: a box from its first line to its end, without a definition that is broken, half
+/// written or overwritten on the way.
+#[test]
+fn a_definition_is_written_edited_and_enabled_by_command() {
+    must("boxctl new web -- /bin/sh -c 'echo up; exec sleep infinity'");
+    must("boxctl check web");
+    for name in ["web", "hello"] {
+        let said = refused(&format!("boxctl new {name}"));
+        assert!(said.contains("there already"), "{said}");
+    }
+    let follower = must("boxctl events --json --since=-1h web > /tmp/events 2>&1 & echo $!");
+    must("boxctl start web");
+    wait_for_line("web", "up");
+
+    let file = "/etc/boxd/web.toml";
+    must("EDITOR='sed -i s/infinity/1000000/' boxctl edit web");
+    assert!(must(&format!("cat {file}")).contains("exec sleep 1000000"));
+    assert_eq!(must(&format!("stat -c %a:%U {file}")), "644:root");
+    let before = must(&format!("sha256sum {file}"));
+    let said = refused("EDITOR='sed -i s/^command/comand/' boxctl edit web");
+    assert!(said.contains("did you mean"), "{said}");
+    let kept = said
+        .rsplit(' ')
+        .next()
+        .expect("where it is kept")
+        .to_owned();
+    assert!(
+        must(&format!("cat '{kept}'")).contains("comand ="),
+        "{said}"
+    );
+    must(&format!("rm '{kept}'"));
+    crate::guest::write(
+        "/tmp/careless",
+        "#!/bin/sh\necho '# mine' >> /etc/boxd/web.toml\necho '# yours' >> \"$1\"\n",
+    );
+    let said = refused("chmod +x /tmp/careless; EDITOR=/tmp/careless boxctl edit web");
+    assert!(said.contains("somebody else"), "{said}");
+    assert_eq!(must(&format!("tail -n 1 {file}")), "# mine");
+    must(&format!("rm /etc/boxd/.*.web.toml; sed -i '$d' {file}"));
+    refused("EDITOR=false boxctl edit web");
+    refused("EDITOR='truncate -s 0' boxctl edit web");
+    must("EDITOR=true boxctl edit web");
+    assert_eq!(must(&format!("sha256sum {file}")), before);
+    assert_eq!(must("ls -A /etc/boxd"), "web.toml");
+
+    crate::guest::write(
+        "/tmp/describe",
+        "#!/bin/sh\necho \"description = 'From a drop-in'\" >> \"$1\"\n",
+    );
+    must("chmod +x /tmp/describe; EDITOR=/tmp/describe boxctl edit --drop-in web");
+    assert!(must("boxctl list").contains("From a drop-in"));
+    must("EDITOR='sed -i 1i#mine' boxctl edit hello");
+    must("test -e /usr/lib/boxd/hello.toml && test -e /etc/boxd/hello.toml");
+
+    let link = "/run/systemd/generator/multi-user.target.wants/box@web.service";
+    let wanted = || sh(&format!("test -L {link}")).status == 0;
+    assert!(!wanted());
+    must("boxctl enable web");
+    assert!(wanted());
+    assert!(must("boxctl enable web").contains("as before"));
+    assert!(must("boxctl explain start-at-boot web").contains("90-start-at-boot.toml"));
+    must("boxctl disable --now web");
+    assert!(!wanted());
+    assert_eq!(property(&unit("web"), "ActiveState"), "inactive");
+    must("test ! -e /etc/boxd/web.toml.d/90-start-at-boot.toml");
+    refused("boxctl enable nothing-of-this-name");
+
+    wait_for("the events", || {
+        must("cat /tmp/events").contains("\"event\":\"ended\"")
+    });
+    let events: Vec<String> = must("cat /tmp/events")
+        .lines()
+        .map(|line| {
+            let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            assert_eq!(event["name"], "web");
+            event["event"].as_str().expect("a word").to_owned()
+        })
+        .collect();
+    assert_eq!(
+        events.first().map(String::as_str),
+        Some("started"),
+        "{events:?}"
+    );
+    must(&format!("kill {follower}"));
+    let past = must("boxctl events --no-follow web");
+    assert!(past.contains("started") && past.contains("ended"), "{past}");
+    assert_eq!(must("boxctl events --no-follow db"), "");
+}
