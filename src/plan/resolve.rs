@@ -1,6 +1,7 @@
 //! The decisions, in the order of the plan's parts.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use super::{
     Health, HealthRules, IdRange, Namespaces, Notify, Output, Payload, Plan, Rate, Ready, Scope,
     Stop, credentials, devices, limits, mounts, privileges, sockets, walls,
 };
-use crate::definition::{self, Clock, Definition, Group, Profile, ReadyWhen, User, Users};
+use crate::definition::{
+    self, Address, Clock, Definition, Group, Probe, Profile, ReadyWhen, SocketKind, User, Users,
+};
 use crate::host::Host;
 
 /// The search path for programs; those of systemd.exec(5) for system services, and of every distribution.
@@ -105,7 +108,7 @@ pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem
         stop_command: definition.stop.command.clone(),
         output: output(&definition.output),
         restart: definition.restart.clone(),
-        health: health(definition),
+        health: health(definition, &mut findings),
         remarks: findings.remarks,
     };
     if findings.problems.is_empty() {
@@ -209,8 +212,14 @@ fn output(output: &definition::Output) -> Output {
     }
 }
 
-fn health(definition: &Definition) -> Option<Health> {
+fn health(definition: &Definition, findings: &mut Findings) -> Option<Health> {
     let health = definition.health.as_ref()?;
+    if let Some(address) = asked_at_a_socket(definition, &health.probe) {
+        findings.remark(format!(
+            "[health] asks at {address} in the network of the box, and what the [[socket]] of that port listens at is \
+             the host's: unless the box listens there itself too, ask it by `command`"
+        ));
+    }
     // A box that is ready once healthy may take its time to become so: the start's own.
     let start_period = match definition.ready.when {
         ReadyWhen::Healthy => definition.ready.timeout.unwrap_or(READY_TIMEOUT),
@@ -227,6 +236,25 @@ fn health(definition: &Definition) -> Option<Health> {
             on_failure: health.on_failure,
         },
     })
+}
+
+/// Where a probe would look in vain for a socket that systemd holds.
+fn asked_at_a_socket<'a>(definition: &Definition, probe: &'a Probe) -> Option<&'a SocketAddr> {
+    let (Probe::Tcp(addresses) | Probe::Http { addresses, .. }) = probe else {
+        return None;
+    };
+    let listen = definition.sockets.iter().flat_map(|socket| &socket.listen);
+    let ports: Vec<u16> = listen
+        .filter(|listen| listen.kind == SocketKind::Stream)
+        .filter_map(|listen| match &listen.address {
+            Address::Port(port) => Some(*port),
+            Address::Inet(address) => Some(address.port()),
+            Address::Unix(_) => None,
+        })
+        .collect();
+    addresses
+        .iter()
+        .find(|address| ports.contains(&address.port()))
 }
 
 #[cfg(test)]

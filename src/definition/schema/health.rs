@@ -16,7 +16,8 @@ pub(super) struct Health {
     /// 0. What it left behind ends with it. Default: none; one of this, `tcp` and `http` is written.
     #[schemars(length(min = 1))]
     command: Option<Vec<Argument>>,
-    /// An address inside the box, by number or as localhost, with a port: healthy if a connection is accepted.
+    /// An address inside the box, by number or as localhost, with a port: healthy if a connection is accepted. What a
+    /// `[[socket]]` listens at is the host's, and cannot be reached so.
     /// Default: none.
     tcp: Option<Endpoint>,
     /// A URL at such an address, without TLS: healthy if the answer is as `http-status` and `http-body` say.
