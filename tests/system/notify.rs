@@ -86,7 +86,8 @@ fn a_box_is_ready_when_it_says_so() {
     let old = property(&unit("web"), "MainPID");
     must(&format!("kill -KILL {old}"));
     wait_for("the status again", || {
-        property(&unit("web"), "MainPID") != old && status_text("web") == "serving [2J"
+        let new = property(&unit("web"), "MainPID");
+        new != old && new != "0" && status_text("web") == "serving [2J"
     });
     go_on("web", "more");
     wait_for("the error it tells", || {
