@@ -168,7 +168,7 @@ fn the_schema_and_the_reader_know_the_same_keys() {
 }
 
 #[test]
-fn a_drop_in_replaces_keys_adds_mounts_and_chooses_another_root() {
+fn a_drop_in_replaces_keys_adds_tables_and_chooses_another_root() {
     let base = r#"
         command = ["/bin/one"]
         environment = { A = "1", B = "1" }
@@ -182,6 +182,10 @@ fn a_drop_in_replaces_keys_adds_mounts_and_chooses_another_root() {
         [[mount]]
         tmpfs = "1M"
         at = "/a"
+        [[socket]]
+        stream = 80
+        [[device]]
+        path = "/dev/fuse"
     "#;
     let drop_in = r#"
         command = ["/bin/two"]
@@ -194,12 +198,21 @@ fn a_drop_in_replaces_keys_adds_mounts_and_chooses_another_root() {
         [[mount]]
         tmpfs = "1M"
         at = "/b"
+        [[socket]]
+        name = "tls"
+        stream = 443
+        [[device]]
+        path = "/dev/kvm"
     "#;
     let texts = sources(&[("sample.toml", base), ("more.toml", drop_in)]);
     let definition = parse(&name("sample"), &texts).expect("a good definition");
     assert_eq!(definition.command, ["/bin/two"]);
     assert_eq!(
-        definition.environment.into_iter().collect::<Vec<_>>(),
+        definition
+            .environment
+            .clone()
+            .into_iter()
+            .collect::<Vec<_>>(),
         [("A".into(), "1".into()), ("B".into(), "2".into())]
     );
     assert_eq!(definition.after.len(), 1);
@@ -215,6 +228,11 @@ fn a_drop_in_replaces_keys_adds_mounts_and_chooses_another_root() {
         .map(|mount| mount.at.to_str())
         .collect();
     assert_eq!(at, [Some("/a"), Some("/b")]);
+    assert_eq!(
+        definition.socket_units(),
+        ["box@sample.socket", "box@sample:tls.socket"]
+    );
+    assert_eq!(definition.devices.len(), 2);
     assert_eq!(
         definition.sources,
         [Path::new("sample.toml"), Path::new("more.toml")]

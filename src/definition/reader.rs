@@ -32,8 +32,8 @@ const COMMAND: &str =
 /// The definition of the box `name` in these texts, the base first and its drop-ins after it, or every
 /// problem in them.
 ///
-/// A key of a later text replaces that of an earlier one, tables are merged and `[[mount]]`s and `[[socket]]`s are appended. A
-/// later text that names a root means that one instead of the earlier one's, whether directory or host.
+/// A key of a later text replaces that of an earlier one, tables are merged, and `[[mount]]`s, `[[socket]]`s and
+/// `[[device]]`s are appended. A later text that names a root means that one instead of the earlier one's, whether directory or host.
 pub fn parse(name: &Name, texts: &[SourceText]) -> Result<Definition, Diagnostics> {
     let (definition, wrong) = understand(name, texts);
     match wrong {

@@ -283,11 +283,14 @@ fn place(file: usize, span: Range<usize>) -> Place {
     Place { file, span }
 }
 
-/// Lays a drop-in over what stands: its tables are merged, its `[[mount]]`s come after those there are, and
-/// all else that it names is replaced by what it says.
+/// What a drop-in adds to: tables of which a definition has as many as it likes.
+const APPENDED: [&str; 3] = ["device", "mount", "socket"];
+
+/// Lays a drop-in over what stands: its tables are merged, those of which there may be many come after those there are,
+/// and all else that it names is replaced by what it says.
 pub(super) fn merge(base: &mut Table, over: Table) {
     for (name, entry) in over {
-        let appended = name == "mount";
+        let appended = APPENDED.contains(&name.as_str());
         let replaces_root = name == "root";
         let Some(present) = base.get_mut(&name) else {
             base.insert(name, entry);
