@@ -357,7 +357,7 @@ impl Socket {
 }
 
 /// `stream`, `datagram` or `sequential-packet` of a `[[socket]]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, PartialOrd, Ord)]
 pub struct Listen {
     /// What is exchanged there.
     pub kind: SocketKind,
@@ -366,7 +366,7 @@ pub struct Listen {
 }
 
 /// The type of a socket; socket(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, PartialOrd, Ord)]
 #[serde(rename_all = "kebab-case")]
 pub enum SocketKind {
     /// `ListenStream=`.
@@ -389,7 +389,7 @@ impl SocketKind {
 }
 
 /// Where a socket listens, on the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, PartialOrd, Ord)]
 #[serde(rename_all = "kebab-case")]
 pub enum Address {
     /// All addresses, of IPv6 and, by `bind-ipv6-only`, IPv4.

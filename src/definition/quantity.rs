@@ -127,11 +127,11 @@ fn microseconds(unit: &str) -> Option<u128> {
 
 /// `0-3,5`, ascending and without repetition, whatever the order written.
 pub(super) fn processors(text: &str) -> Result<Vec<u32>, String> {
-    let mut processors = Vec::new();
-    let ranges = text
+    let mut ranges = Vec::new();
+    let written = text
         .split(|c: char| c == ',' || c.is_whitespace())
         .filter(|range| !range.is_empty());
-    for range in ranges {
+    for range in written {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last) = (
             whole(first).ok_or(PROCESSORS)?,
@@ -145,13 +145,19 @@ pub(super) fn processors(text: &str) -> Result<Vec<u32>, String> {
         if last > PROCESSOR_MAX {
             return Err(format!("expected numbers up to {PROCESSOR_MAX}"));
         }
-        processors.extend(first..=last);
+        ranges.push((first, last));
     }
-    if processors.is_empty() {
+    if ranges.is_empty() {
         return Err(PROCESSORS.to_owned());
     }
-    processors.sort_unstable();
-    processors.dedup();
+    // However often a range is written, its numbers are looked at once.
+    ranges.sort_unstable();
+    let mut processors = Vec::new();
+    let mut next = 0;
+    for (first, last) in ranges {
+        processors.extend(first.max(next)..=last);
+        next = next.max(last + 1);
+    }
     Ok(processors)
 }
 

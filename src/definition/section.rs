@@ -25,6 +25,11 @@ impl Problems {
         self.0.borrow_mut().push(problem);
     }
 
+    /// More than are shown: nobody reads what could be said of further ones.
+    pub fn are_many(&self) -> bool {
+        self.0.borrow().len() >= SHOWN_MAX
+    }
+
     pub fn into_inner(self) -> Vec<Problem> {
         self.0.into_inner()
     }

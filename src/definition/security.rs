@@ -274,8 +274,13 @@ fn changes_or_file(item: Item<'_>) -> Option<Seccomp> {
 }
 
 fn syscall(item: Item<'_>) -> Option<Syscall> {
+    let near = |text: &str| match item.problems.are_many() {
+        // Comparing with all of them takes its time.
+        true => None,
+        false => nearest(text, Syscall::all().map(Syscall::name)),
+    };
     item.parsed(SYSCALL, |text| {
-        Syscall::of(text).ok_or_else(|| match nearest(text, Syscall::all().map(Syscall::name)) {
+        Syscall::of(text).ok_or_else(|| match near(text) {
             Some(near) => format!("did you mean \"{near}\"? {SYSCALL}"),
             None => SYSCALL.to_owned(),
         })

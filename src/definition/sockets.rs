@@ -304,7 +304,7 @@ fn tos(item: Item<'_>) -> Option<u8> {
 /// Every socket can be told from the others, and no two want the same address.
 fn check_names(sockets: &[ReadSocket], problems: &Problems) {
     let mut names: BTreeMap<&str, &Place> = BTreeMap::new();
-    let mut addresses: Vec<(&Listen, &Place)> = Vec::new();
+    let mut addresses: BTreeMap<&Listen, &Place> = BTreeMap::new();
     for (index, read) in sockets.iter().enumerate() {
         match (&read.socket.name, &read.name) {
             (Some(name), Some(place)) => match names.get(&**name) {
@@ -328,9 +328,8 @@ fn check_names(sockets: &[ReadSocket], problems: &Problems) {
             _ => {}
         }
         for (listen, place) in &read.addresses {
-            let same = addresses.iter().find(|(other, _)| *other == listen);
-            match same {
-                Some((_, earlier)) => problems.report(
+            match addresses.get(listen) {
+                Some(earlier) => problems.report(
                     Problem::at(
                         place,
                         "two sockets at one address",
@@ -338,7 +337,9 @@ fn check_names(sockets: &[ReadSocket], problems: &Problems) {
                     )
                     .related(earlier, "taken here already"),
                 ),
-                None => addresses.push((listen, place)),
+                None => {
+                    addresses.insert(listen, place);
+                }
             }
         }
     }

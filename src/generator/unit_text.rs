@@ -1,6 +1,7 @@
 //! The text of a drop-in. Everything from a definition passes through an escape of this file, so that a value
 //! can neither become another line nor be expanded; systemd.syntax(7), systemd.unit(5), Specifiers.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ const REBOOT_STATUS: u8 = 133;
 
 /// Longest description that is passed on, in characters: the rest of a line nobody reads.
 const DESCRIPTION_MAX: usize = 200;
+
+/// Most units in one line: systemd refuses a whole file for a line of more than a megabyte.
+const UNITS_MAX: usize = 256;
 
 /// The drop-in for a box's service, from what is known of its definition.
 pub fn drop_in(name: &Name, definition: Option<&Definition>) -> String {
@@ -47,12 +51,12 @@ pub fn drop_in(name: &Name, definition: Option<&Definition>) -> String {
     }
     // "Not started without these" needs their start to be over: a requirement is an ordering too.
     let after = units(definition.after.iter().chain(&definition.requires));
-    if !after.is_empty() {
-        put(format_args!("After={}", value(&after.join(" "))));
+    for some in after.chunks(UNITS_MAX) {
+        put(format_args!("After={}", value(&some.join(" "))));
     }
     let requires = units(&definition.requires);
-    if !requires.is_empty() {
-        put(format_args!("Requires={}", value(&requires.join(" "))));
+    for some in requires.chunks(UNITS_MAX) {
+        put(format_args!("Requires={}", value(&some.join(" "))));
     }
     let restart = &definition.restart;
     if let Some(burst) = restart.limit_burst {
@@ -119,7 +123,6 @@ pub fn socket_unit(definition: &Definition, index: usize, socket: &Socket) -> St
     let mut put = |key: &str, value: &dyn std::fmt::Display| {
         writeln!(text, "{key}={value}").expect("writing to a string does not fail");
     };
-    let units = definition.socket_units();
     put(
         "[Unit]\nDescription",
         &match &socket.name {
@@ -135,7 +138,7 @@ pub fn socket_unit(definition: &Definition, index: usize, socket: &Socket) -> St
     if index > 0 {
         put("PartOf", &name.socket());
     } else {
-        for unit in &units[1..] {
+        for unit in &definition.socket_units()[1..] {
             put("Wants", &value(unit));
         }
     }
@@ -196,11 +199,12 @@ fn value(text: &str) -> String {
 /// of the definition.
 fn units<'a>(dependencies: impl IntoIterator<Item = &'a Dependency>) -> Vec<String> {
     let mut units = Vec::new();
+    let mut known = BTreeSet::new();
     for unit in dependencies.into_iter().map(Dependency::unit) {
         let valid = unit
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c));
-        if valid && !unit.is_empty() && !units.contains(&unit) {
+        if valid && !unit.is_empty() && known.insert(unit.clone()) {
             units.push(unit);
         }
     }
@@ -336,6 +340,23 @@ mod tests {
                 assert!(text.contains(&line), "{line}{text}");
             }
         }
+    }
+
+    #[test]
+    fn no_line_is_longer_than_systemd_takes() {
+        let units: Vec<String> = (0..300)
+            .map(|number| format!("'u{number}.service'"))
+            .collect();
+        let text = drop_in(
+            &name(),
+            Some(&definition(&format!(
+                "command = ['/bin/true']\nrequires = [{}]\n",
+                units.join(", ")
+            ))),
+        );
+        let keys = keys(&text);
+        assert_eq!((keys["Unit.After"], keys["Unit.Requires"]), (2, 2));
+        assert!(text.contains("\nRequires=u256.service u257.service "));
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct Failure {
     pub status: u8,
 }
 
-/// Most bytes of one text in a failure, so that every failure fits into a message.
+/// Most bytes of one text in a failure, as JSON has it, so that every failure fits into a message.
 const TEXT_MAX: usize = 4096;
 
 /// Most causes in a failure.
@@ -143,8 +143,42 @@ fn causes<'a>(first: Option<&'a (dyn Error + 'static)>) -> Vec<String> {
 }
 
 fn shortened(text: &str) -> String {
-    match text.char_indices().find(|(at, _)| *at >= TEXT_MAX) {
+    let written = |character: char| match character {
+        '"' | '\\' => 2,
+        // \u001b
+        '\0'..' ' => 6,
+        _ => character.len_utf8(),
+    };
+    let mut length = 0;
+    let cut = text.char_indices().find(|(_, character)| {
+        length += written(*character);
+        length > TEXT_MAX
+    });
+    match cut {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_not_longer_for_what_its_texts_hold() {
+        for text in ["x", "\u{1}", "\"", "\\", "\u{1f4e6}"] {
+            let error = std::io::Error::other(text.repeat(10_000));
+            let failure = Failure::at("mount /proc", &error, Status::NAMESPACE);
+            let json = serde_json::to_vec(&failure).expect("JSON");
+            assert!(
+                (TEXT_MAX..TEXT_MAX + 200).contains(&json.len()),
+                "{}",
+                json.len()
+            );
+            assert!(failure.causes[0].ends_with('…'));
+        }
+        let error = std::io::Error::other("no such file");
+        let failure = Failure::at("mount /proc", &error, Status::NAMESPACE);
+        assert_eq!(failure.causes, ["no such file"]);
     }
 }

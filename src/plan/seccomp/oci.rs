@@ -5,12 +5,16 @@
 //! Where several rules match a call, the most severe decides, as the kernel has it for several filters;
 //! libseccomp lets a rule without conditions win over one with, and is otherwise silent on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
 use super::{Action, Architecture, Case, Comparison, Condition, Policy, Rule, Syscall};
 use crate::capability::CapabilitySet;
+
+/// Most conditions of all calls together. A program of the kernel's has room for a few thousand, but calls that are
+/// decided alike share theirs.
+const CASES_MAX: usize = 64 << 10;
 
 /// Why a profile file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +65,9 @@ pub enum Error {
     /// Docker refuses that as well.
     #[error("it has both architectures and archMap: keep one of them")]
     ArchitecturesTwice,
+    /// Far more than fit into a program of the kernel's.
+    #[error("it has more than {CASES_MAX} conditions, counted for each call: give it fewer")]
+    TooMany,
     /// A rule without a call.
     #[error("one of its rules names no system call")]
     Nameless,
@@ -109,7 +116,9 @@ pub fn read(
     };
 
     let mut strange = Vec::new();
+    let mut known_strange = BTreeSet::new();
     let mut collected: BTreeMap<Syscall, Vec<Case>> = BTreeMap::new();
+    let mut number_of_cases = 0;
     for entry in profile.syscalls.unwrap_or_default() {
         let names: Vec<String> = entry
             .names
@@ -125,12 +134,20 @@ pub fn read(
         if !applies(&includes, &excludes, capabilities, kernel)? {
             continue;
         }
+        let mut calls = BTreeSet::new();
         for name in names {
             match Syscall::of(&name) {
-                Some(call) => collected.entry(call).or_default().extend_from_slice(&cases),
-                None if strange.contains(&name) => {}
-                None => strange.push(name),
+                Some(call) => drop(calls.insert(call)),
+                None if known_strange.insert(name.clone()) => strange.push(name),
+                None => {}
             }
+        }
+        number_of_cases += calls.len() * cases.len();
+        if number_of_cases > CASES_MAX {
+            return Err(Error::TooMany);
+        }
+        for call in calls {
+            collected.entry(call).or_default().extend_from_slice(&cases);
         }
     }
 
@@ -482,6 +499,21 @@ mod tests {
         let audit = Architecture::NATIVE.audit();
         assert_eq!(policy.verdict(audit, 5000, [0; 6]), Action::ABSENT);
         assert_eq!(policy.verdict(audit, 0, [0; 6]), Action::REFUSED);
+    }
+
+    #[test]
+    fn conditions_for_every_call_have_a_bound() {
+        let text = |conditions: usize| {
+            let names: Vec<String> = Syscall::all().map(|call| call.name().to_owned()).collect();
+            let condition = r#"{"index":0,"value":1,"op":"SCMP_CMP_EQ"}"#;
+            let conditions = vec![condition; conditions].join(",");
+            let names = serde_json::to_string(&names).expect("JSON");
+            format!(
+                r#"{{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{{"names":{names},"action":"SCMP_ACT_ALLOW","args":[{conditions}]}}]}}"#
+            )
+        };
+        assert!(policy(&text(100)).is_ok());
+        assert_eq!(policy(&text(1000)), Err(Error::TooMany));
     }
 
     #[test]
