@@ -199,3 +199,125 @@ targets! {
     quantities: 1000,
     seccomp: 100,
 }
+
+/// A text that is made of numbered parts until it has so many bytes.
+struct Long {
+    property: fn(&[u8]),
+    begin: &'static str,
+    /// `#` stands for its number.
+    part: &'static str,
+    between: &'static str,
+    end: &'static str,
+    size: usize,
+}
+
+impl Long {
+    fn of(property: fn(&[u8]), [begin, part, between, end]: [&'static str; 4]) -> Long {
+        Long {
+            property,
+            begin,
+            part,
+            between,
+            end,
+            size: 128 << 10,
+        }
+    }
+
+    fn text(&self) -> Vec<u8> {
+        let mut text = self.begin.to_owned();
+        let mut number = 1;
+        while text.len() + self.part.len() + self.end.len() < self.size {
+            if number > 1 {
+                text += self.between;
+            }
+            text += &self.part.replace('#', &number.to_string());
+            number += 1;
+        }
+        (text + self.end).into_bytes()
+    }
+}
+
+/// Much of the same, for which somebody might compare all with all, keep all of all, or go as deep. What would take
+/// gigabytes finds no memory.
+#[test]
+fn long_inputs_are_as_good_as_short_ones() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = Rlimit {
+        current: Some(4 << 30),
+        ..getrlimit(Resource::As)
+    };
+    setrlimit(Resource::As, most).expect("less than before");
+
+    let definition =
+        |begin, part, between, end| Long::of(properties::definition, [begin, part, between, end]);
+    let seccomp =
+        r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"action":"SCMP_ACT_ALLOW","names":["#;
+    let condition = r#"{"index":0,"value":#,"op":"SCMP_CMP_EQ"}"#;
+    let conditions = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"action":"SCMP_ACT_ALLOW",
+        "names":["read","write","open","close","stat","fstat","lstat","poll","lseek","mmap","mprotect"],"args":["#;
+    let many = [
+        definition("", "k# = 1\n", "", ""),
+        definition("", "=#\n", "", ""),
+        definition("", "a", ".", " = 1\n"),
+        definition("[", "a", ".", "]\nb = 1\n"),
+        definition("command = ", "[", "", ""),
+        definition("command = ", "{a=", "", ""),
+        definition("description = '", "x\u{1}", "", "'\n"),
+        definition("", "[[mount]]\nat='/#'\ntmpfs=1\n", "", ""),
+        definition("", "[[mount]]\nat='/a/b/c/d/e/f/g/h/#'\ntmpfs=1\n", "", ""),
+        definition("", "[[socket]]\nname='#'\nstream=#\n", "", ""),
+        definition("[[socket]]\nstream = [", "#", ",", "]\n"),
+        definition("", "[[device]]\npath='/dev/#'\n", "", ""),
+        definition("", "[[device]]\ncdi='a/b=#'\n", "", ""),
+        definition("after = [", "'a#'", ",", "]\n"),
+        definition("groups = [", "'a#'", ",", "]\n"),
+        definition("environment = {", "a#='1'", ",", "}\n"),
+        definition("[resources]\nio-read = {", "'/#'=1", ",", "}\n"),
+        definition("[security]\nseccomp = { allow = [", "'reat#'", ",", "] }\n"),
+        definition("[security]\nmask = [", "'/#'", ",", "]\n"),
+        definition("[credentials]\n", "a#={file='/#'}\n", "", ""),
+        definition("[stop]\ntimeout = '", "1us", " ", "'\n"),
+        Long {
+            size: 1 << 20,
+            ..definition("[resources]\ncpus = '", "0-8191", ",", "'\n")
+        },
+        Long::of(properties::quantities, ["", "1", "", ""]),
+        Long::of(properties::seccomp, [seccomp, r##""#""##, ",", "]}]}"]),
+        Long {
+            size: 1 << 20,
+            ..Long::of(properties::seccomp, [conditions, condition, ",", "]}]}"])
+        },
+        Long::of(
+            properties::cdi,
+            [
+                r#"{"cdiVersion":"1.0.0","kind":"a/b","devices":["#,
+                r##"{"name":"#"}"##,
+                ",",
+                "]}",
+            ],
+        ),
+        Long::of(properties::accounts, ["", "a#:x:1:1:::\n", "", ""]),
+        Long::of(properties::handover, ["", "[", "", ""]),
+        Long::of(properties::notification, ["", "STATUS=#\n", "", ""]),
+        Long::of(
+            properties::http,
+            [
+                "\0\0HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+                "1\r\na\r\n",
+                "",
+                "",
+            ],
+        ),
+        Long::of(
+            properties::http,
+            ["\0\0HTTP/1.1 200 OK\r\n", "a: #\r\n", "", ""],
+        ),
+        Long {
+            size: 60 << 10,
+            ..Long::of(properties::protocol, ["", "\u{1}\\\"", "", ""])
+        },
+    ];
+    for long in many {
+        (long.property)(&long.text());
+    }
+}

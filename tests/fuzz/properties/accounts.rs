@@ -18,7 +18,10 @@ pub fn accounts(data: &[u8]) {
     let found = select(text(0), text(1), &definition);
 
     let is_system = |id: u32| id < 1000 || id == 65534;
-    let all: BTreeSet<Vec<&str>> = lines(text(0), 7).collect();
+    let mut all: BTreeMap<&str, Vec<Vec<&str>>> = BTreeMap::new();
+    for line in lines(text(0), 7) {
+        all.entry(line[0]).or_default().push(line);
+    }
     super::input::assert_plain(&format!("{}{}", found.passwd, found.group));
     let mut users = BTreeSet::new();
     let mut groups_of_users = BTreeSet::new();
@@ -35,13 +38,13 @@ pub fn accounts(data: &[u8]) {
         groups_of_users.insert(gid);
         // Nobody is made up, but for root and nobody of a host that has no root.
         let same = |known: &Vec<&str>| {
-            known[0] == user
-                && known[2].trim_start_matches('+').parse() == Ok(uid)
+            known[2].trim_start_matches('+').parse() == Ok(uid)
                 && known[3].trim_start_matches('+').parse() == Ok(gid)
                 && known[4..] == fields[4..]
         };
         assert!(
-            all.iter().any(same) || ["root", "nobody"].contains(&user),
+            all.get(user).is_some_and(|known| known.iter().any(same))
+                || ["root", "nobody"].contains(&user),
             "{line:?}"
         );
     }

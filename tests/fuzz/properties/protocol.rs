@@ -36,7 +36,10 @@ pub fn protocol(data: &[u8]) {
     }
 
     let texts = texts(data);
-    let path = texts.first().map(Into::into);
+    // As long as the kernel has paths.
+    let path = texts
+        .first()
+        .map(|text| text.chars().take(1023).collect::<String>().into());
     let Some(error) = texts.into_iter().rev().fold(None, |source, text| {
         let source = source.map(Box::new);
         Some(Link { text, source })
