@@ -222,7 +222,7 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
     if !generator::is_known(&definition) {
         tracing::warn!(
             "box {name} starts as it is defined now, but systemd has not read what its definition says of ordering, \
-             restarts and timeouts: systemctl daemon-reload"
+             restarts, timeouts and restrictions: systemctl daemon-reload"
         );
     }
     let supervisor = programs::beside_or(SUPERVISOR);

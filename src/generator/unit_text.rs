@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::definition::{
     Address, Definition, Dependency, OnFailure, Profile, ReadyWhen, Socket, SocketKind, UNHEALTHY,
+    Users,
 };
 use crate::name::Name;
 
@@ -73,6 +74,9 @@ pub fn drop_in(name: &Name, definition: Option<&Definition>) -> String {
             put(format_args!("Sockets={}", value(&unit)));
         }
     }
+    for line in hardening(definition) {
+        put(format_args!("{line}"));
+    }
     put(format_args!("Restart={}", restart.policy.as_str()));
     // Both are about the one exit status that says the box was stopped for its health.
     match definition.health.as_ref().map(|health| health.on_failure) {
@@ -114,6 +118,32 @@ pub fn drop_in(name: &Name, definition: Option<&Definition>) -> String {
         time(stop.saturating_add(MARGIN))
     ));
     text
+}
+
+/// What launching and cleaning up take of the capabilities, where the box has users of its own: it has all of them
+/// over its own namespaces, whatever stands here.
+const CAPABILITIES: &str = "CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_KILL CAP_MKNOD \
+                            CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_ADMIN CAP_SYS_CHROOT CAP_SYS_PTRACE \
+                            CAP_SYS_RESOURCE";
+
+/// What the service can do without for this box. The box begins as a child of the service and inherits what holds for
+/// it, so most of systemd's restrictions would be the box's: those that are given as a filter of system calls or as a
+/// view of the file system. These are not, or say what holds for the box anyhow.
+fn hardening(definition: &Definition) -> impl Iterator<Item = String> {
+    let security = &definition.security;
+    let own_users = security.users == Users::Auto;
+    // As the plan has it.
+    let no_new_privileges = security
+        .no_new_privileges
+        .unwrap_or(definition.profile == Profile::App);
+    // A node is made for each device, and a credential may be sealed by a TPM.
+    let no_devices = definition.devices.is_empty() && definition.credentials.is_empty();
+    let lines = [
+        own_users.then(|| format!("CapabilityBoundingSet={CAPABILITIES}")),
+        no_new_privileges.then(|| "NoNewPrivileges=yes".to_owned()),
+        no_devices.then(|| "DevicePolicy=closed".to_owned()),
+    ];
+    lines.into_iter().flatten()
 }
 
 /// The unit of a socket of the box, the one at `index` of its definition.
@@ -310,12 +340,49 @@ mod tests {
              StartLimitBurst=3\n\
              StartLimitIntervalSec=60s\n\
              [Service]\n\
+             CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_KILL \
+             CAP_MKNOD CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_ADMIN CAP_SYS_CHROOT CAP_SYS_PTRACE \
+             CAP_SYS_RESOURCE\n\
+             NoNewPrivileges=yes\n\
+             DevicePolicy=closed\n\
              Restart=on-failure\n\
              RestartSec=1500000us\n\
              TimeoutStartSec=45s\n\
              ExecReload=/usr/bin/boxd reload %i\n\
              TimeoutStopSec=20s\n"
         );
+    }
+
+    /// What a definition gives its box must not be kept from it by its service.
+    #[test]
+    fn the_service_keeps_what_its_box_needs() {
+        let harder = |text: &str| -> Vec<String> {
+            let definition = definition(&format!("command = ['/bin/true']\n{text}"));
+            hardening(&definition)
+                .filter_map(|line| Some(line.split_once('=')?.0.to_owned()))
+                .collect()
+        };
+        let [capabilities, privileges, devices] =
+            ["CapabilityBoundingSet", "NoNewPrivileges", "DevicePolicy"];
+        for (text, expected) in [
+            ("", vec![capabilities, privileges, devices]),
+            ("[security]\nusers = 'host'\n", vec![privileges, devices]),
+            ("profile = 'system'\n", vec![capabilities, devices]),
+            (
+                "[security]\nno-new-privileges = false\n",
+                vec![capabilities, devices],
+            ),
+            (
+                "[[device]]\npath = '/dev/fuse'\n",
+                vec![capabilities, privileges],
+            ),
+            (
+                "[credentials]\nkey = { encrypted = '/etc/key' }\n",
+                vec![capabilities, privileges],
+            ),
+        ] {
+            assert_eq!(harder(text), expected, "{text}");
+        }
     }
 
     #[test]
