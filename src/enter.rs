@@ -19,7 +19,7 @@
 
 mod envoy;
 pub mod relay;
-mod seal;
+pub mod seal;
 pub mod terminal;
 
 use std::io::{self, IsTerminal as _};

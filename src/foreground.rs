@@ -108,6 +108,7 @@ impl Error {
 /// The box was not started, or did not go away whole.
 pub fn run(definition: &Definition, notice: &dyn Fn(&str)) -> Result<u8, Error> {
     let name = &definition.name;
+    run::seal(definition.security.users)?;
     let plan = run::decide(definition)?.by_hand();
     plan.remarks.iter().for_each(|remark| notice(remark));
     if plan.health.is_some() {

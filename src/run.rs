@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::definition::{self, Definition, Layers, LoadError, RootSource, Users};
+use crate::enter::seal;
 use crate::generator;
 use crate::handover::{self, Document, Idle, Listener};
 use crate::host;
@@ -152,6 +153,9 @@ pub enum Undecided {
         /// Why.
         source: identity::Error,
     },
+    /// This program cannot be made safe from a box that has the host's ids.
+    #[error("cannot show a box that has the host's ids this program read-only")]
+    Seal(#[source] seal::Error),
     /// Everything that does not fit this host.
     #[error("{}", lines(.0))]
     Problems(Vec<Problem>),
@@ -208,11 +212,13 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
     // A launch was killed in the middle: its box died with it, what systemd keeps of it is worth nothing.
     forget(kept.iter().map(String::as_str));
 
+    let definition = definition::load(name, &Layers::system())?;
+    // Before the descriptors are taken: if this program is executed once more, they must come along.
+    seal(definition.security.users)?;
     let passed = sys::take_passed(kept.len()).map_err(|source| Error::Passed {
         name: name.clone(),
         source,
     })?;
-    let definition = definition::load(name, &Layers::system())?;
     let mut plan = decide(&definition)?;
     follow_the_operator(&mut plan);
     let sockets = sockets_of(&plan, kept.into_iter().zip(passed).collect())?;
@@ -249,6 +255,19 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
     // The box runs, and nobody looks after it: `boxd clean` ends it, for this service has failed.
     forget(handover::NAMES.into_iter());
     failed
+}
+
+/// Makes this program safe from a box with these ids, see [`seal`](crate::enter::seal): it may be executed once more,
+/// from its beginning.
+///
+/// # Errors
+///
+/// [`Undecided::Seal`].
+pub fn seal(users: Users) -> Result<(), Undecided> {
+    match users {
+        Users::Auto => Ok(()),
+        Users::Host => seal::this_program().map_err(Undecided::Seal),
+    }
 }
 
 /// Decides what is done for a definition on this host, with ids that are the box's own from now on.

@@ -8,12 +8,18 @@ use serde::Serialize;
 use super::table::{self, Cell, Side};
 use super::terminal::{Look, Paint, complain, harmless, say};
 use super::{Error, describe, names};
-use crate::definition::{self, Definition, Layers, LoadError};
+use crate::definition::{self, Definition, Layers, LoadError, Users};
 use crate::plan::{self, Plan};
-use crate::{foreground, host};
+use crate::{foreground, host, run};
 
 /// Runs a box in the foreground, and ends as it does.
 pub fn run(source: &str, look: Look) -> Result<ExitCode, Error> {
+    if let names::Source::File(path) = names::source(source)?
+        && !path.is_file()
+    {
+        // Of a pipe nothing would be left for a second time.
+        run::seal(Users::Host).map_err(foreground::Error::from)?;
+    }
     let definition = read(source)?;
     let notice = |text: &str| {
         complain(&format!("{} {text}\n", look.paint(Paint::Faint, "boxctl:")));

@@ -1,7 +1,8 @@
 //! This program, read-only.
 //!
 //! A box can make a program of its own into a link to `/proc/self/exe`, so that whoever executes it executes
-//! the file of the process that entered, and can then be opened for writing through `/proc`: CVE-2019-5736.
+//! the file of the process that entered, or that became the box, and can then be opened for writing through
+//! `/proc`: CVE-2019-5736.
 //! Root of a box with ids of its own may not write a file of the host's root. Root of a box that has the host's
 //! ids may, unless the program was executed from a mount that nobody can write through. Such a mount is made
 //! here, attached to no place, and lasts as long as the process does.
@@ -23,7 +24,12 @@ pub struct Error(#[from] sys::Error);
 
 const SELF: &str = "/proc/self/exe";
 
-/// Returns in a process that was executed from a read-only mount; in any other, this process becomes one.
+/// Returns in a process that was executed from a read-only mount; in any other, this process becomes one, from its
+/// beginning. Descriptors that are closed by execve(2) are lost then, and what was read from a pipe is.
+///
+/// # Errors
+///
+/// What the kernel refused.
 pub fn this_program() -> Result<(), Error> {
     let mount = statvfs(SELF).called(|| format!("statvfs({SELF:?})"))?;
     if mount.f_flag.contains(StatVfsMountFlags::RDONLY) {
