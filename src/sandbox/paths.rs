@@ -363,7 +363,7 @@ impl Root {
     fn resolve(&self, path: &Path, parents: Parents) -> Result<Place, Error> {
         match openat2(&self.0, path, OFlags::PATH, IN_ROOT) {
             Ok(found) => Ok(Place::There(found)),
-            // EAGAIN is how the kernel says that something was renamed meanwhile and it cannot be sure.
+            // Where the kernel cannot be sure in the end, the walk is.
             Err(error) if matches!(error.errno(), sys::Errno::ENOENT | sys::Errno::EAGAIN) => {
                 self.walk(path, parents)
             }
@@ -465,12 +465,25 @@ fn openat2(
     flags: OFlags,
     resolve: ResolveFlags,
 ) -> Result<OwnedFd, sys::Error> {
-    rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve).called(|| {
-        format!(
-            "openat2(fd {}, {path:?}, {flags:?}, {resolve:?})",
-            root.as_raw_fd()
-        )
-    })
+    // EAGAIN is how the kernel says that something was renamed or mounted meanwhile, wherever on this host, and that
+    // it cannot be sure of a ".." on the way.
+    const ATTEMPTS: u32 = 100;
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let flags = flags | OFlags::CLOEXEC;
+        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN) if attempts < ATTEMPTS => {}
+            opened => {
+                return opened.called(|| {
+                    format!(
+                        "openat2(fd {}, {path:?}, {flags:?}, {resolve:?})",
+                        root.as_raw_fd()
+                    )
+                });
+            }
+        }
+    }
 }
 
 /// One name in one directory, itself and not where it leads.
