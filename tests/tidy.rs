@@ -126,88 +126,174 @@ const FORBIDDEN_NAMES: &[&str] = &[
 /// "The manager" is what systemd calls itself on the bus.
 const SYSTEMD_S_OWN_WORD: [&str; 2] = ["systemd", "manager"];
 
-/// Calls that open by a path although they are part of making a box: module, call, and why it cannot be led
-/// astray.
-const OPENS_BY_PATH: &[(&str, &str, &str)] = &[
+/// Modules that make a box's root or act in one.
+const IN_A_ROOT: [&str; 4] = ["sandbox", "enter", "launch::child", "launch::stdio"];
+
+/// Modules whose functions act on files by a path, or by a name in a directory.
+const BY_PATH: [&[&str]; 8] = [
+    &["std", "fs"],
+    &["std", "os", "unix", "fs"],
+    &["nix", "dir"],
+    &["nix", "fcntl"],
+    &["nix", "mount"],
+    &["nix", "sys", "stat"],
+    &["rustix", "fs"],
+    &["rustix", "mount"],
+];
+
+/// Functions of these that take descriptors alone, or no file.
+const BY_DESCRIPTOR: [&str; 12] = [
+    "fchmod",
+    "fchown",
+    "fsconfig_create",
+    "fsconfig_set_fd",
+    "fsconfig_set_flag",
+    "fsconfig_set_string",
+    "fsmount",
+    "fsopen",
+    "fstat",
+    "fstatfs",
+    "makedev",
+    "memfd_create",
+];
+
+/// Functions of other modules that act by a path.
+const BY_PATH_ELSEWHERE: [&[&str]; 8] = [
+    &["nix", "unistd", "access"],
+    &["nix", "unistd", "chdir"],
+    &["nix", "unistd", "chown"],
+    &["nix", "unistd", "chroot"],
+    &["nix", "unistd", "mkdir"],
+    &["rustix", "process", "chdir"],
+    &["rustix", "process", "chroot"],
+    &["rustix", "process", "pivot_root"],
+];
+
+/// The same as methods: those of std::path::Path that ask the file system.
+const METHODS_BY_PATH: [&str; 10] = [
+    "canonicalize",
+    "exists",
+    "is_dir",
+    "is_file",
+    "is_symlink",
+    "metadata",
+    "read_dir",
+    "read_link",
+    "symlink_metadata",
+    "try_exists",
+];
+
+/// Calls by a path although they are part of making a box: module, call, and why it cannot be led astray.
+const BY_PATH_ALL_THE_SAME: &[(&str, &str, &str)] = &[
+    (
+        "enter::envoy",
+        "method::is_file",
+        "the root is the box's own",
+    ),
+    (
+        "enter::envoy",
+        "rustix::fs",
+        "/dev/null of the host; /dev/pts/ptmx, judged by its descriptor",
+    ),
+    ("enter::envoy", "std::fs", "the box's cgroup, from the host"),
+    ("enter::seal", "rustix::fs", "this program itself"),
+    ("enter::seal", "rustix::mount", "this program itself"),
+    ("launch::stdio", "rustix::fs::open", "/dev/null of the host"),
     (
         "sandbox::exec",
-        "std::fs",
-        "the root is the box's own by then",
+        "method::is_dir",
+        "the root is the box's own",
     ),
     (
         "sandbox::exec",
-        "rustix::fs::open",
-        "the root is the box's own by then",
+        "method::is_file",
+        "the root is the box's own",
+    ),
+    ("sandbox::exec", "rustix::fs", "the root is the box's own"),
+    ("sandbox::exec", "std::fs", "the root is the box's own"),
+    (
+        "sandbox::host_mounts",
+        "rustix::fs",
+        "the launcher: sources, through no link; names of ours",
     ),
     (
-        "sandbox::exec",
-        "rustix::fs::CWD",
-        "the root is the box's own by then",
+        "sandbox::host_mounts",
+        "rustix::mount::open_tree",
+        "clones of what is open",
+    ),
+    (
+        "sandbox::host_mounts",
+        "rustix::process::chroot",
+        "to \".\", where it came from",
     ),
     (
         "sandbox::host_mounts",
         "std::fs",
-        "the launcher, before there is a root",
+        "the launcher, where root alone may write",
     ),
     (
-        "sandbox::host_mounts",
-        "rustix::fs::open",
-        "the launcher, before there is a root",
-    ),
-    (
-        "sandbox::host_mounts",
-        "rustix::fs::CWD",
-        "the launcher, before there is a root",
+        "sandbox::kernel_settings",
+        "rustix::fs::openat2",
+        "a procfs of our own",
     ),
     (
         "sandbox::kernel_settings",
         "std::fs::File",
-        "a file of a procfs of our own, opened by descriptor",
-    ),
-    (
-        "sandbox::mounts",
-        "std::fs::File::options",
-        "a file of the host to copy, before the root is entered",
-    ),
-    (
-        "sandbox::mounts",
-        "rustix::fs::CWD",
-        "the host's /dev/null, before the root is entered",
-    ),
-    ("sandbox::mount_locks", "std::fs::File", "a pipe"),
-    (
-        "sandbox::mount_locks",
-        "rustix::fs::open",
-        "names of ours in a file system of ours",
-    ),
-    (
-        "sandbox::mount_locks",
-        "rustix::fs::CWD",
-        "names of ours in a file system of ours",
-    ),
-    (
-        "sandbox::namespaces",
-        "std::fs::File",
-        "the process' own namespaces",
+        "a file that is open",
     ),
     (
         "sandbox::mount_locks",
         "rustix::fs",
         "a tmpfs of its own, which no box has seen",
     ),
+    (
+        "sandbox::mount_locks",
+        "rustix::mount::open_tree",
+        "a tmpfs of its own, which no box has seen",
+    ),
     ("sandbox::mount_locks", "std::fs::File", "a pipe"),
+    ("sandbox::mounts", "method::is_file", "of an open file"),
+    ("sandbox::mounts", "method::metadata", "of an open file"),
+    ("sandbox::mounts", "rustix::fs::CWD", "the host's /dev/null"),
+    (
+        "sandbox::mounts",
+        "rustix::fs::chownat",
+        "credentials, in a ramfs of ours",
+    ),
+    (
+        "sandbox::mounts",
+        "rustix::mount::open_tree",
+        "what is open; the host's /dev/null",
+    ),
+    (
+        "sandbox::mounts",
+        "std::fs::File::options",
+        "a file of the host",
+    ),
+    (
+        "sandbox::namespaces",
+        "std::fs::File",
+        "the process' own namespaces",
+    ),
     ("sandbox::paths", "rustix::fs", "the module that resolves"),
     ("sandbox::paths", "std::fs", "the module that resolves"),
     ("sandbox::root", "rustix::fs::open", "the process' own root"),
+    ("sandbox::root", "rustix::mount", "what is open; \".\""),
+    ("sandbox::root", "rustix::process::chdir", "to \"/\""),
     (
-        "sandbox::user_namespace",
-        "std::fs::File",
-        "the launcher, /proc/PID of the child",
+        "sandbox::root",
+        "rustix::process::pivot_root",
+        "from \".\" to \".\"",
     ),
     (
         "sandbox::user_namespace",
         "rustix::fs::open",
-        "the launcher, /proc/PID of the child",
+        "/proc/PID of the child",
+    ),
+    (
+        "sandbox::user_namespace",
+        "std::fs::File",
+        "/proc/PID of the child",
     ),
 ];
 
@@ -225,6 +311,8 @@ struct Source {
     text: String,
     /// Outside tests.
     mentions: Vec<Mention>,
+    /// String literals outside tests, with their lines.
+    strings: Vec<(usize, String)>,
     lines_with_unsafe: Vec<usize>,
 }
 
@@ -305,6 +393,7 @@ fn read(path: &Path) -> Source {
     let mut paths = Paths {
         module: module.clone(),
         found: Vec::new(),
+        strings: Vec::new(),
     };
     paths.visit_file(&syntax);
     Source {
@@ -312,6 +401,7 @@ fn read(path: &Path) -> Source {
         module,
         text,
         mentions: paths.found,
+        strings: paths.strings,
         lines_with_unsafe,
     }
 }
@@ -322,6 +412,20 @@ fn lines_with_unsafe(tokens: TokenStream) -> Vec<usize> {
         .flat_map(|token| match token {
             TokenTree::Group(group) => lines_with_unsafe(group.stream()),
             TokenTree::Ident(ident) if ident == "unsafe" => vec![ident.span().start().line],
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+/// String literals among tokens, as they are written.
+fn literals(tokens: TokenStream) -> Vec<(usize, String)> {
+    tokens
+        .into_iter()
+        .flat_map(|token| match token {
+            TokenTree::Group(group) => literals(group.stream()),
+            TokenTree::Literal(literal) => {
+                vec![(literal.span().start().line, literal.to_string())]
+            }
             _ => Vec::new(),
         })
         .collect()
@@ -342,7 +446,11 @@ fn library() -> impl Iterator<Item = &'static Source> {
 struct Paths {
     module: Vec<String>,
     found: Vec<Mention>,
+    strings: Vec<(usize, String)>,
 }
+
+/// What a method call is noted under: of whose type it is, the syntax does not tell.
+const METHOD: &str = "method";
 
 impl Paths {
     fn mention(&mut self, line: usize, parts: &[String]) {
@@ -423,6 +531,24 @@ impl<'ast> Visit<'ast> for Paths {
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
         let line = item.use_token.span.start().line;
         self.tree(&item.tree, &mut Vec::new(), line);
+    }
+
+    fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
+        self.found.push(Mention {
+            line: call.method.span().start().line,
+            of_this_crate: false,
+            parts: vec![METHOD.to_owned(), call.method.to_string()],
+        });
+        visit::visit_expr_method_call(self, call);
+    }
+
+    fn visit_lit_str(&mut self, text: &'ast syn::LitStr) {
+        self.strings.push((text.span().start().line, text.value()));
+    }
+
+    fn visit_macro(&mut self, call: &'ast syn::Macro) {
+        self.strings.extend(literals(call.tokens.clone()));
+        visit::visit_macro(self, call);
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
@@ -516,30 +642,65 @@ fn large_crates_stay_where_they_belong() {
 /// while a box is made opens what the box's root says.
 #[test]
 fn files_of_a_root_are_opened_through_one_module() {
-    let calls: [&[&str]; 5] = [
-        &["std", "fs"],
-        &["nix", "fcntl", "open"],
-        &["nix", "mount"],
-        &["rustix", "fs", "open"],
-        &["rustix", "fs", "CWD"],
-    ];
     let mut wrong = Vec::new();
+    let mut needed = BTreeSet::new();
     for source in library() {
         let module = source.module.join("::");
-        if !begins_with(&module, "sandbox") && module != "launch::child" {
+        if !IN_A_ROOT.iter().any(|there| begins_with(&module, there)) {
             continue;
         }
         for mention in &source.mentions {
             let call = mention.parts.join("::");
-            let argued = OPENS_BY_PATH
+            let function = BY_PATH
                 .iter()
-                .any(|(there, allowed, _)| module == *there && begins_with(&call, allowed));
-            if calls.iter().any(|call| mention.is_external(call)) && !argued {
-                wrong.push(format!(
+                .filter(|there| mention.is_external(there))
+                .find_map(|there| mention.parts.get(there.len()));
+            let by_path = mention.is_external(&["std", "fs"])
+                || function.is_some_and(|name| {
+                    name == "CWD"
+                        || name.starts_with(|first: char| first.is_lowercase())
+                            && !BY_DESCRIPTOR.contains(&name.as_str())
+                })
+                || BY_PATH_ELSEWHERE
+                    .iter()
+                    .any(|there| mention.is_external(there))
+                || mention.parts[0] == METHOD
+                    && METHODS_BY_PATH.contains(&mention.parts[1].as_str());
+            if !by_path {
+                continue;
+            }
+            let row = BY_PATH_ALL_THE_SAME
+                .iter()
+                .find(|(there, allowed, _)| module == *there && begins_with(&call, allowed));
+            match row {
+                Some((there, allowed, _)) => drop(needed.insert((*there, *allowed))),
+                None => wrong.push(format!(
                     "{}:{}: {call} by a path; use sandbox::paths",
                     source.path.display(),
                     mention.line
-                ));
+                )),
+            }
+        }
+    }
+    let unneeded = BY_PATH_ALL_THE_SAME
+        .iter()
+        .filter(|(module, call, _)| !needed.contains(&(*module, *call)))
+        .map(|(module, call, _)| {
+            format!("{module} does not use {call} any more: take out its row")
+        });
+    report(wrong.into_iter().chain(unneeded));
+}
+
+/// A root of a running box is entered by setns(2), or not at all: a path through `/proc/PID/root` is resolved by
+/// whatever the box has put there.
+#[test]
+fn nobody_reaches_into_a_root_through_proc() {
+    let mut wrong = Vec::new();
+    for source in library() {
+        for (line, text) in &source.strings {
+            let into = ["/root", "/cwd", "/map_files"];
+            if text.contains("/proc/") && into.iter().any(|into| text.contains(into)) {
+                wrong.push(format!("{}:{line}: {text}", source.path.display()));
             }
         }
     }
