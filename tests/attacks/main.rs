@@ -17,6 +17,30 @@
 //! | P10 | files beside the root in an image or archive | waits for images |
 //! | P11 | directories made before boxd makes them (CVE-2026-1386) | [`paths`] |
 //! | P12 | what is deleted is swapped (RUSTSEC-2023-0018) | [`paths`], for the run directory; boxd deletes nothing else |
+//! | F1 | working directories that lead out (CVE-2024-21626) | [`process`] |
+//! | F2 | descriptors of who calls (CVE-2016-8649) | [`process`]; `separation` and `entering` of the tests of the kernel |
+//! | F3 | the program that launches or enters is overwritten (CVE-2019-5736) | [`process`]; `entering` of the tests of the kernel |
+//! | F4 | who enters is traced (CVE-2016-9962) | [`process`], with 60 entries for each kind of box, for time; `entering` of the tests of the kernel |
+//! | F5 | capabilities that are left over (CVE-2022-29162) | [`process`]; `privileges` and `seccomp` of the tests of the kernel |
+//! | F6 | users that are numbers, names, or neither (CVE-2026-30892) | [`process`]; groups: `privileges` of the tests of the kernel |
+//! | F7 | accounts without end (CVE-2026-47262) | [`process`] |
+//! | F8 | keys of the host | [`process`]; `the_payload_inherits_no_descriptor_and_no_keyring` under systemd |
+//! | F9 | characters pushed into a terminal (CVE-2017-5226) | [`process`], for `boxctl exec -t`; `boxctl attach` waits for boxes with a terminal; names and states shown on one: the tests of `boxctl` in the crate |
+//! | F10 | text that another program reads once more (CVE-2026-23953) | [`process`]; `no_text_of_a_definition_breaks_out_of_the_unit` under systemd, and the properties of the generator; annotations wait for OCI bundles |
+//! | K1 | control groups (CVE-2022-0492) | [`kernel`]; each process in its group, with its limits: `limits` and `life` under systemd |
+//! | K2 | files of the kernel to write | [`kernel`] |
+//! | K3 | files of the kernel to read (GHSA-6fw5-f8r9-fgfm) | [`kernel`] |
+//! | K4 | devices | [`kernel`]; `devices_are_those_of_the_definition_with_its_letters` under systemd, after a daemon-reload too |
+//! | K5 | system calls with a history, other tables of calls | [`kernel`]; int 0x80 and every number of every table: the tests of `sandbox::seccomp`. The programs of LTP are on no machine of ours |
+//! | K6 | abstract sockets and loopback (CVE-2020-15257) | [`kernel`]; with the host's network: waits for `network.mode` |
+//! | K7 | settings of namespaces that are the host's | [`kernel`]; with the host's network: waits for `network.mode` |
+//! | K8 | firewall rules | waits for networks |
+//! | D1 | output that nobody reads, callers that go away (CVE-2022-31030) | [`exhaustion`]; resizing waits for `boxctl attach` |
+//! | D2 | logs without end | `output_is_limited_and_what_is_dropped_is_counted` under systemd |
+//! | D3 | memory of tmpfs and the like (CVE-2024-3056) | [`exhaustion`]; `what_a_box_wrote_to_memory_is_freed` under systemd |
+//! | D4 | bombs | [`exhaustion`], of files and descriptors; of processes: `a_fork_bomb_is_held_by_the_task_limit` under systemd; mounts, keys and user namespaces cannot be made, see K5. What neighbours feel waits for a machine that is measured on |
+//! | D5 | state that is damaged | [`exhaustion`]; archives wait for images |
+//! | D6 | what a box has written, for users of the host (CVE-2021-41091) | [`exhaustion`]; volumes of boxd's own are not there yet |
 
 use std::process::ExitCode;
 
@@ -24,9 +48,12 @@ use std::process::ExitCode;
 #[path = "../kernel/boxes.rs"]
 mod boxes;
 mod canary;
+mod exhaustion;
 #[path = "../kernel/harness.rs"]
 mod harness;
+mod kernel;
 mod paths;
+mod process;
 #[allow(dead_code, reason = "the tests of the kernel use all of it")]
 #[path = "../kernel/running.rs"]
 mod running;
@@ -37,7 +64,12 @@ use harness::Test;
 
 fn main() -> ExitCode {
     alone_with_the_host();
-    harness::run(&[paths::TESTS])
+    harness::run(&[
+        paths::TESTS,
+        process::TESTS,
+        kernel::TESTS,
+        exhaustion::TESTS,
+    ])
 }
 
 /// What others mount on this machine meanwhile is not seen, and what a test mounts goes with it.

@@ -4,7 +4,6 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use boxd::launch::RunDirectory;
 use boxd::sandbox::paths::{Kind, Root};
@@ -16,7 +15,7 @@ use super::Test;
 use super::boxes::in_a_process;
 use super::canary::{Canary, SECRET};
 use super::running::complaint;
-use super::subject::{BOTH, Foreground, Image, Subject, Users, assert_clean, finish, launch};
+use super::subject::{BOTH, Image, Subject, Users, assert_clean, launch, with_little_memory};
 use super::swapper::{EXCHANGES, Swapper};
 
 pub const TESTS: &[Test] = &[
@@ -69,7 +68,7 @@ pub const TESTS: &[Test] = &[
 /// What those printed that ran.
 fn launch_in_a_race(swapper: &Swapper, subject: &Subject) -> Vec<String> {
     let mut printed = Vec::new();
-    swapper.race(40, |_| match subject.launch() {
+    swapper.race(20, |_| match subject.launch() {
         Ok(ran) => printed.push(ran.stdout),
         Err(wrong) => assert_clean(&wrong),
     });
@@ -189,7 +188,7 @@ fn p2_a_source_that_is_swapped() {
         let plan = subject.plan().expect("a directory");
         let swapper = shared.swapper();
         let mut ran = 0;
-        swapper.race(60, |_| match launch(&plan) {
+        swapper.race(30, |_| match launch(&plan) {
             Ok(said) => {
                 assert_eq!(said.stdout, "");
                 ran += 1;
@@ -223,7 +222,7 @@ fn p3_directories_made_on_the_way() {
         let shared = Shared::new(target);
         let root = root_of(shared.0.path());
         let swapper = shared.swapper();
-        swapper.race(4000, |attempt| {
+        swapper.race(1500, |attempt| {
             let inside = PathBuf::from(format!("/a/{}/x", attempt % 50));
             let _ = root.mount_point(&inside.join("directory"), Kind::Directory);
             let _ = root.mount_point(&inside.join("file"), Kind::File);
@@ -254,7 +253,7 @@ fn p3_directories_moved_out_of_the_root() {
     }
     let root = root_of(&at("root"));
     let swapper = Swapper::of(&at("root/a/b"), &at("out/side"));
-    swapper.race(4000, |attempt| {
+    swapper.race(1500, |attempt| {
         let name = format!("/a/b/c/../../new/{}", attempt % 50);
         let _ = root.mount_point(Path::new(&name), Kind::Directory);
         let _ = root.file(Path::new("/a/b/c/../../../file"), Mode::RUSR, b"x");
@@ -459,17 +458,6 @@ fn p7_directories_of_the_image_that_lead_out() {
     }
 }
 
-/// `boxctl run` with little memory: its own, and that of the process that becomes the box.
-fn with_little_memory(subject: &Subject) -> Foreground {
-    let boxctl = subject.boxctl();
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "ulimit -v 40000; exec \"$@\"", "sh"])
-        .arg(boxctl.get_program())
-        .args(boxctl.get_args());
-    finish(command)
-}
-
 /// Puts something at a path that is not what it should be.
 fn put(kind: &str, at: &Path, out: &str) {
     match kind {
@@ -511,15 +499,20 @@ fn p8_files_of_the_image_that_are_something_else() {
     let canary = Canary::new();
     let out = canary.path().display().to_string();
     for users in BOTH {
-        for path in [
-            "/etc/hostname",
-            "/etc/hosts",
-            "/etc/resolv.conf",
-            "/etc/machine-id",
-            "/etc/passwd",
-            "/etc/group",
-            "/work",
-        ] {
+        // With the host's ids, those that are written, that are read, and that are gone into: one of each, for time.
+        let paths: &[&str] = match users {
+            Users::Own => &[
+                "/etc/hostname",
+                "/etc/hosts",
+                "/etc/resolv.conf",
+                "/etc/machine-id",
+                "/etc/passwd",
+                "/etc/group",
+                "/work",
+            ],
+            Users::Host => &["/etc/hostname", "/etc/passwd", "/work"],
+        };
+        for path in paths.iter().copied() {
             for kind in KINDS {
                 let image = Image::new();
                 let at = image.place(path);
@@ -535,12 +528,8 @@ fn p8_files_of_the_image_that_are_something_else() {
                     "user = \"www\"\nworking-directory = \"/work\"\n{}",
                     image.root()
                 );
-                let ran = with_little_memory(&Subject::new(
-                    users,
-                    &["sh", "-c", "cat /etc/hostname; exec pwd"],
-                    &more,
-                    "",
-                ));
+                let command = ["sh", "-c", "cat /etc/hostname; exec pwd"];
+                let ran = with_little_memory(Subject::new(users, &command, &more, "").boxctl());
                 let case = format!("{path} is {kind}: {} {} {}", ran.status, ran.out, ran.err);
                 match ran.status {
                     0 => assert!(ran.out.ends_with("/work\n"), "{case}"),
@@ -646,7 +635,7 @@ fn p12_deleting_while_it_is_swapped() {
     let link = Path::new("/run/boxd").join(format!(".{name}"));
     symlink(canary.path(), &link).expect("a link");
     let swapper = Swapper::of(&inside, &link);
-    swapper.race(500, |_| {
+    swapper.race(200, |_| {
         let directory = RunDirectory::claim(&name).expect("claimed");
         // Of what is swapped away from under it, it may say that it is not gone.
         let _ = directory.remove();

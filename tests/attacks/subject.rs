@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use boxd::definition::{SourceText, understand};
+use boxd::definition::{Definition, SourceText, understand};
 use boxd::name::Name;
 use boxd::plan::Plan;
 use boxd::run;
@@ -71,16 +71,22 @@ impl Subject {
         &self.name
     }
 
-    /// The plan, or everything that is wrong.
-    pub fn plan(&self) -> Result<Plan, String> {
+    /// What is understood of the text, or everything that is wrong with it.
+    pub fn definition(&self) -> Result<Definition, String> {
         let source = SourceText {
             path: PathBuf::from(format!("{}.toml", self.name)),
             text: self.text.clone(),
         };
         let (definition, wrong) = understand(&self.name, &[source]);
-        if let Some(wrong) = wrong {
-            return Err(wrong.to_string());
+        match wrong {
+            Some(wrong) => Err(wrong.to_string()),
+            None => Ok(definition),
         }
+    }
+
+    /// The plan, or everything that is wrong.
+    pub fn plan(&self) -> Result<Plan, String> {
+        let definition = self.definition()?;
         run::decide(&definition)
             .map(Plan::by_hand)
             .map_err(|error| chain(&error))
@@ -94,7 +100,7 @@ impl Subject {
     /// A box that runs until it is dropped.
     pub fn running(&self) -> Running {
         let plan = self.plan().unwrap_or_else(|wrong| panic!("{wrong}"));
-        Running::start("attacked", plan)
+        Running::start("entered", plan)
     }
 
     /// `boxctl run` of it, not begun.
@@ -140,6 +146,16 @@ pub fn finish(command: Command) -> Foreground {
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// The same with little memory for it and for every process it makes.
+pub fn with_little_memory(boxctl: Command) -> Foreground {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -v 40000; exec \"$@\"", "sh"])
+        .arg(boxctl.get_program())
+        .args(boxctl.get_args());
+    finish(command)
 }
 
 fn status(output: &Output) -> i32 {
