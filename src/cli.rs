@@ -5,6 +5,7 @@
 
 mod arguments;
 mod boot;
+mod complete;
 mod definitions;
 mod doctor;
 mod edit;
@@ -246,6 +247,7 @@ pub fn main() -> ExitCode {
         }
         Command::Enable { now, names } => boot::change(&names, true, now, Look::of_stderr(color)),
         Command::Disable { now, names } => boot::change(&names, false, now, Look::of_stderr(color)),
+        Command::Complete { words } => complete::complete(&words),
         Command::Events {
             json,
             since,

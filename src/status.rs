@@ -6,7 +6,9 @@
 
 pub mod collect;
 pub mod ends;
+mod newer;
 pub mod stats;
+mod why;
 
 use std::path::PathBuf;
 
@@ -172,6 +174,9 @@ pub struct Definition {
     pub problem: Option<String>,
     /// Whether the box is started with the host.
     pub start_at_boot: bool,
+    /// Whether it says something else than what runs: a start now would make another box.
+    #[serde(default)]
+    pub newer: bool,
 }
 
 /// Whether a definition can be used.
@@ -212,6 +217,9 @@ pub struct Unit {
     pub exit_status: i32,
     /// `NRestarts`.
     pub restarts: u32,
+    /// Units whose jobs its own waits for, while it waits to be started.
+    #[serde(default)]
+    pub waits_for: Vec<String>,
     /// `InvocationID` of the last run, as 32 hexadecimal digits.
     pub invocation: Option<String>,
     /// `NeedDaemonReload`, or the definition says something else of ordering, restarts and timeouts than systemd
@@ -319,6 +327,7 @@ pub fn state(
         ("activating", "auto-restart" | "auto-restart-queued") => State::Restarting,
         ("activating", _) => State::Starting,
         ("deactivating", _) => State::Stopping,
+        _ if unit.is_some_and(|unit| !unit.waits_for.is_empty()) => State::Starting,
         _ if definition == DefinitionState::Broken => State::Broken,
         _ if definition == DefinitionState::Masked => State::Masked,
         ("failed", _) => State::Failed,
@@ -374,6 +383,18 @@ mod tests {
         let starting = unit("activating", "start");
         assert_eq!(
             state(DefinitionState::Loaded, Some(&starting), None, None),
+            State::Starting
+        );
+    }
+
+    #[test]
+    fn a_box_that_waits_for_others_is_starting() {
+        let waiting = Unit {
+            waits_for: vec!["box@db.service".to_owned()],
+            ..unit("inactive", "dead")
+        };
+        assert_eq!(
+            state(DefinitionState::Loaded, Some(&waiting), None, None),
             State::Starting
         );
     }

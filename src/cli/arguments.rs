@@ -166,8 +166,10 @@ its keys. The words of Quadlet, systemd-nspawn and Docker for it are told too, a
   boxctl explain resources.memory web   which file and line box web has it from, and what was replaced")]
     Explain {
         /// A key or a table
+        #[arg(value_name = "KEY")]
         key: Option<String>,
         /// A box
+        #[arg(value_name = "NAME")]
         name: Option<String>,
         /// Print it as JSON
         #[arg(long)]
@@ -379,6 +381,13 @@ The shell is that of the user in the box's /etc/passwd, or else bash or sh, whic
         user: Option<String>,
         /// The box
         name: String,
+    },
+    /// Say what may stand in the place of the last of these words: for the completions of shells
+    #[command(hide = true)]
+    Complete {
+        /// What follows `boxctl` on the command line, the word at the cursor last
+        #[arg(last = true, num_args = 0.., value_name = "WORD")]
+        words: Vec<String>,
     },
     /// Print the JSON Schema of definitions, for editors
     #[command(after_help = "\

@@ -116,6 +116,8 @@ struct Row {
     start_at_boot: bool,
     files: Vec<PathBuf>,
     description: Option<String>,
+    /// Why it cannot be used, as `boxctl check` prints it.
+    problem: Option<String>,
 }
 
 /// Shows which boxes are defined, and where.
@@ -144,6 +146,7 @@ pub fn list(json: bool, look: Look) -> Result<ExitCode, Error> {
                 start_at_boot: definition.start_at_boot,
                 files: definition.sources,
                 description: definition.description,
+                problem: None,
             },
             Err(error) => Row {
                 name,
@@ -155,6 +158,7 @@ pub fn list(json: bool, look: Look) -> Result<ExitCode, Error> {
                 start_at_boot: false,
                 files: vec![listed.path],
                 description: None,
+                problem: Some(error.to_string()),
             },
         });
     }
@@ -188,7 +192,7 @@ pub fn list(json: bool, look: Look) -> Result<ExitCode, Error> {
                     if row.start_at_boot { "yes" } else { "no" }.to_owned(),
                 )),
                 Cell::new(file.map(|file| format!("{}{more}", harmless(&file)))),
-                Cell::new(row.description.as_deref().map(harmless)),
+                Cell::new(says(row).map(harmless)),
             ]
         })
         .collect();
@@ -204,6 +208,17 @@ pub fn list(json: bool, look: Look) -> Result<ExitCode, Error> {
         look,
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a row has room for: of a broken one the first thing that is wrong.
+fn says(row: &Row) -> Option<&str> {
+    match (row.state, &row.problem) {
+        (crate::status::DefinitionState::Broken, Some(problem)) => {
+            let line = problem.lines().next().unwrap_or_default();
+            Some(line.strip_prefix("error: ").unwrap_or(line))
+        }
+        _ => row.description.as_deref(),
+    }
 }
 
 /// Prints the JSON Schema of definitions.

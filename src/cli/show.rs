@@ -71,14 +71,9 @@ pub fn boxes(report: &Report, clock: &Clock, look: Look) -> String {
 
 fn row(status: &Status, clock: &Clock) -> Vec<Cell> {
     let usage = status.usage.unwrap_or_default();
-    let says = match status.state {
-        State::Broken => status
-            .definition
-            .problem
-            .as_deref()
-            .and_then(|problem| problem.lines().next()),
-        _ => status.description.as_deref(),
-    };
+    // Why it is as it is counts more than what it is for.
+    let why = status.why();
+    let says = why.as_deref().or(status.description.as_deref());
     let foreground = match status.runner {
         Some(Runner::Foreground) => " (in the foreground)",
         _ => "",
@@ -178,6 +173,9 @@ pub fn page(status: &Status, output: &[String], clock: &Clock, look: Look) -> St
         if let Some(text) = unit.status_text.as_deref().filter(|text| !text.is_empty()) {
             page.entry("Status", &harmless(text));
         }
+        if !unit.waits_for.is_empty() {
+            page.entry("Waits for", &harmless(&unit.waits_for.join(", ")));
+        }
         if unit.needs_reload && status.definition.state == DefinitionState::Loaded {
             let text = "since systemd read it; `systemctl daemon-reload` puts ordering and restarts in force";
             page.entry("Changed", &look.paint(Paint::Warning, text));
@@ -185,6 +183,13 @@ pub fn page(status: &Status, output: &[String], clock: &Clock, look: Look) -> St
         if unit.restarts > 0 {
             page.entry("Restarts", &unit.restarts.to_string());
         }
+    }
+    if status.definition.newer {
+        let text = format!(
+            "since the box was started; `boxctl restart {}` puts it in force",
+            harmless(&status.name)
+        );
+        page.entry("Changed", &look.paint(Paint::Warning, &text));
     }
     for socket in &status.sockets {
         page.entry("Socket", &open(socket, look));

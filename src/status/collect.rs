@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use super::newer::is_newer;
 use super::{
     Definition, DefinitionState, Ids, Limits, Payload, Report, Runner, Socket, State, Status, Unit,
     Usage, VERSION, state,
@@ -74,6 +75,10 @@ pub fn unit(manager: &Manager, name: &Name) -> Result<Seen, Error> {
     } else {
         manager.scope(&name.scope()).map_err(Error::Systemd)?
     };
+    let waits_for = match unit.job {
+        Some(job) if at_rest => manager.blockers(job).map_err(Error::Systemd)?,
+        _ => Vec::new(),
+    };
     let mut sockets = unit
         .triggered_by
         .iter()
@@ -83,7 +88,10 @@ pub fn unit(manager: &Manager, name: &Name) -> Result<Seen, Error> {
     sockets.sort_by(|a, b| a.unit.cmp(&b.unit));
     Ok(Seen {
         sockets,
-        unit: Unit::from(unit),
+        unit: Unit {
+            waits_for,
+            ..Unit::from(unit)
+        },
         limits: scope.as_ref().map(Limits::from),
     })
 }
@@ -121,6 +129,7 @@ impl From<UnitStatus> for Unit {
                     .drop_in_paths
                     .iter()
                     .any(|path| path.ends_with(DROP_IN)),
+            waits_for: Vec::new(),
             invocation: Some(unit.invocation_id).filter(|id| !id.is_empty()),
         }
     }
@@ -190,7 +199,8 @@ pub fn all(layers: &Layers, units: &Units) -> Result<Report, Error> {
 pub fn one(name: &Name, layers: &Layers, units: &Units) -> Result<Status, Error> {
     let running = running::find(name).map_err(Error::Running)?;
     let seen = units.as_ref().and_then(|units| units.get(name)).cloned();
-    Ok(assemble(name, defined(name, layers), seen, running))
+    let defined = defined(name, layers, running.as_ref());
+    Ok(assemble(name, defined, seen, running))
 }
 
 impl Status {
@@ -305,13 +315,14 @@ fn payload(running: &Running) -> Payload {
     }
 }
 
-fn defined(name: &Name, layers: &Layers) -> Defined {
+fn defined(name: &Name, layers: &Layers, running: Option<&Running>) -> Defined {
     let without = |state, files, problem| {
         let definition = Definition {
             state,
             files,
             problem,
             start_at_boot: false,
+            newer: false,
         };
         Defined {
             definition,
@@ -324,9 +335,10 @@ fn defined(name: &Name, layers: &Layers) -> Defined {
             unread: !is_known(&definition),
             definition: Definition {
                 state: DefinitionState::Loaded,
-                files: definition.sources,
                 problem: None,
                 start_at_boot: definition.start_at_boot,
+                newer: running.is_some_and(|running| is_newer(&definition, running)),
+                files: definition.sources,
             },
             description: definition.description,
         },
@@ -353,6 +365,7 @@ fn misnamed(name: String, path: PathBuf, problem: &str) -> Status {
         files: vec![path],
         problem: Some(problem.to_owned()),
         start_at_boot: false,
+        newer: false,
     };
     Status {
         name,

@@ -417,6 +417,35 @@ impl Manager {
         Ok(job.is_some_and(|job| job == "stop" || job.contains("restart")))
     }
 
+    /// The units whose jobs have to end before a job that starts something can begin, by name; none if it waits for
+    /// nothing, or is none of that kind, or has ended meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`].
+    pub fn blockers(&self, job: u32) -> Result<Vec<String>, Error> {
+        type Row = (
+            u32,
+            String,
+            String,
+            String,
+            zbus::wire::OwnedObjectPath,
+            zbus::wire::OwnedObjectPath,
+        );
+        let answer: Result<Vec<Row>, Error> =
+            self.bus
+                .call("see what a job waits for", "GetJobBefore", &(job,));
+        match answer {
+            Ok(rows) => {
+                let mut units: Vec<String> = rows.into_iter().map(|row| row.1).collect();
+                units.sort();
+                Ok(units)
+            }
+            Err(Error::Refused { .. } | Error::NoSuchUnit { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The loaded units whose names match one of these patterns, by name; glob(7).
     ///
     /// # Errors

@@ -476,3 +476,56 @@ fn a_definition_is_written_edited_and_enabled_by_command() {
     assert!(past.contains("started") && past.contains("ended"), "{past}");
     assert_eq!(must("boxctl events --no-follow db"), "");
 }
+
+/// status and list say why a box is as it is, not only how.
+#[test]
+fn a_status_says_why() {
+    crate::guest::write(
+        "/etc/systemd/system/slow.service",
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\n\
+         ExecStart=/bin/sh -c 'until test -e /tmp/go; do sleep 0.2; done'\n",
+    );
+    define_script(
+        "web",
+        "echo up; exec sleep infinity",
+        "after = ['slow.service']",
+    );
+    must("systemctl daemon-reload");
+    must("systemctl start --no-block slow.service box@web.service");
+    wait_for("it waits", || status("web")["state"] == "starting");
+    assert_eq!(status("web")["unit"]["waits-for"][0], "slow.service");
+    assert!(must("boxctl status").contains("waits for slow.service"));
+    assert!(
+        sh("boxctl status web")
+            .out
+            .contains("Waits for: slow.service")
+    );
+    must("touch /tmp/go");
+    wait_for_line("web", "up");
+    wait_for("it is ready", || status("web")["state"] == "running");
+
+    assert_eq!(status("web")["definition"]["newer"], false);
+    must("touch /etc/boxd/web.toml");
+    assert_eq!(
+        status("web")["definition"]["newer"],
+        false,
+        "{}",
+        status("web")
+    );
+    must(
+        "echo \"hostname = 'other'\" > /tmp/head; cat /etc/boxd/web.toml >> /tmp/head; cp /tmp/head /etc/boxd/web.toml",
+    );
+    assert_eq!(status("web")["definition"]["newer"], true);
+    assert!(must("boxctl status").contains("its definition is newer"));
+    assert!(must("boxctl status web").contains("boxctl restart web"));
+    must("boxctl restart web");
+    assert_eq!(status("web")["definition"]["newer"], false);
+
+    define("web", "comand = ['/bin/true']");
+    let table = must("boxctl status");
+    assert!(
+        table.contains("running") && table.contains("its definition has errors"),
+        "{table}"
+    );
+    assert!(must("boxctl list").contains("unknown key"));
+}

@@ -103,7 +103,14 @@ fn journal_entries_are_explained() {
 /// The manual is there, and says what the program says.
 #[test]
 fn the_manual_is_installed() {
-    for page in ["man1/boxctl.1", "man5/box.toml.5", "man8/boxd.8"] {
+    for page in [
+        "man1/boxctl.1",
+        "man5/box.toml.5",
+        "man8/boxd.8",
+        "bash-completion/completions/boxctl",
+        "zsh/vendor-completions/_boxctl",
+        "fish/vendor_completions.d/boxctl.fish",
+    ] {
         // The lab's machine has no manual pages; the package has them.
         let listed = must("dpkg-deb --contents /payload/boxd_*.deb");
         assert!(listed.contains(page), "{page}: {listed}");

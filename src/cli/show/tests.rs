@@ -26,6 +26,7 @@ fn at_rest(name: &str, description: &str) -> Status {
             files: vec![format!("/etc/boxd/{name}.toml").into()],
             problem: None,
             start_at_boot: false,
+            newer: false,
         },
         unit: None,
         sockets: Vec::new(),
@@ -51,6 +52,7 @@ fn running() -> Status {
             ],
             problem: None,
             start_at_boot: true,
+            newer: false,
         },
         unit: Some(Unit {
             name: "box@web.service".to_owned(),
@@ -186,6 +188,7 @@ fn broken() -> Status {
                     .to_owned(),
             ),
             start_at_boot: false,
+            newer: false,
         },
         ..at_rest("mail", "")
     }
@@ -201,6 +204,7 @@ fn foreground() -> Status {
             files: vec![],
             problem: None,
             start_at_boot: false,
+            newer: false,
         },
         payload: Some(Payload {
             pid: 999,
@@ -268,6 +272,81 @@ fn the_table_is_whole_where_there_is_no_terminal() {
 #[test]
 fn the_table_has_colours() {
     compare("table-colour", &boxes(&report(), &clock(), COLOURED));
+}
+
+/// Each state with something to tell has a line that tells it.
+#[test]
+fn the_table_says_why() {
+    let waiting = Status {
+        state: State::Starting,
+        unit: Some(Unit {
+            waits_for: vec![
+                "box@db.service".to_owned(),
+                "network-online.target".to_owned(),
+            ],
+            ..Unit::default()
+        }),
+        ..at_rest("app", "Waits for others")
+    };
+    let starting = Status {
+        state: State::Starting,
+        unit: Some(Unit {
+            status_text: Some("waiting for READY=1".to_owned()),
+            ..Unit::default()
+        }),
+        ..at_rest("api", "Not ready yet")
+    };
+    let limited = Status {
+        state: State::Failed,
+        unit: Some(Unit {
+            result: "start-limit-hit".to_owned(),
+            ..Unit::default()
+        }),
+        ..at_rest("limit", "Started too often")
+    };
+    let again = Status {
+        state: State::Restarting,
+        unit: Some(Unit {
+            result: "oom-kill".to_owned(),
+            invocation: Some("abc".to_owned()),
+            ..Unit::default()
+        }),
+        last_end: Some(crate::status::End {
+            at: NOW,
+            result: "oom-kill".to_owned(),
+            sentence: "was killed: out of memory (limit 64M)".to_owned(),
+            code: "killed".to_owned(),
+            detail: Some("KILL".to_owned()),
+            exit_status: 137,
+            invocation: Some("abc".to_owned()),
+        }),
+        ..at_rest("oom", "Wants too much")
+    };
+    let mut changed = running();
+    changed.health = None;
+    changed.definition.newer = true;
+    let mut broken_while_running = running();
+    broken_while_running.health = None;
+    broken_while_running.definition.problem = Some("error: a slip".to_owned());
+    let report = Report {
+        version: VERSION,
+        systemd: true,
+        boxes: vec![
+            waiting.clone(),
+            starting,
+            failed(),
+            limited,
+            again,
+            broken(),
+            running(),
+            changed.clone(),
+            broken_while_running,
+            at_rest("old", "Yesterday's"),
+        ],
+    };
+    compare("table-why", &boxes(&report, &clock(), plain(None)));
+    let pages = [waiting, changed].map(|status| page(&status, &[], &clock(), plain(Some(80))));
+    compare("page-why", &pages.join("\n"));
 }
 
 #[test]
