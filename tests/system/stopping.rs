@@ -15,13 +15,13 @@ fn processes(name: &str) -> usize {
     .expect("a number")
 }
 
-/// What the first start of each box makes for good.
-fn used(names: &[&str]) {
-    for name in names {
-        sh(&format!("systemctl start box@{name}"));
-        sh(&format!("systemctl stop box@{name}"));
-    }
-    must("systemctl reset-failed");
+/// Neither a process nor a file nor a cgroup is left of it.
+#[track_caller]
+fn gone(name: &str) {
+    let left = sh(&format!(
+        "ls -d /run/boxd/{name} {CGROUPS}/box-{name}.scope 2>/dev/null"
+    ));
+    assert_eq!(left.out, "", "of {name}");
 }
 
 /// Ten boxes of every temper, stopped at once: one that tidies up, deaf ones, frozen ones, ones that fork faster than
@@ -30,7 +30,7 @@ fn used(names: &[&str]) {
 fn ten_boxes_of_every_temper_are_stopped_at_once() {
     // As many processes as ever, never the same: each forks and ends. There is no limit of tasks.
     let forks = "exec perl -e '$SIG{CHLD} = \"IGNORE\"; $| = 1;
-                 for (1..5) { next if fork; while (1) { exit if fork } }
+                 for (1..2) { next if fork; while (1) { exit if fork } }
                  print \"ready\\n\"; while (1) { sleep 1000 }'";
     let deaf = "trap '' TERM INT; setsid sleep 77777 & echo ready; while :; do sleep 1; done";
     let tidy = "trap 'echo tidied; exit 0' TERM; echo ready; while :; do sleep 0.2; done";
@@ -58,8 +58,6 @@ fn ten_boxes_of_every_temper_are_stopped_at_once() {
         define_script(name, script, &format!("[stop]\ntimeout = '5s'\n{tasks}"));
     }
     must("systemctl daemon-reload");
-    used(&names);
-    let before = everything();
     let units = names.map(unit).join(" ");
     must(&format!("systemctl start {units}"));
     for name in names {
@@ -75,7 +73,7 @@ fn ten_boxes_of_every_temper_are_stopped_at_once() {
     let ends = pid("ends");
     must(&format!("kill -KILL {ends} & systemctl stop {units}; wait"));
     for name in names {
-        assert_eq!(processes(name), 0, "{name}");
+        gone(name);
         let state = property(&unit(name), "ActiveState");
         let deaf = name.ends_with("deaf");
         match name {
@@ -90,8 +88,6 @@ fn ten_boxes_of_every_temper_are_stopped_at_once() {
     }
     assert!(journal("frozen").lines().any(|line| line == "tidied"));
     assert_eq!(must("pgrep -f '[7]7777' | wc -l"), "0");
-    must("systemctl reset-failed");
-    nothing_left(&before);
 }
 
 /// A process that sleeps in the kernel and cannot be killed, here in the write to a file system that is frozen: the
@@ -116,8 +112,6 @@ fn a_process_that_cannot_be_killed_does_not_hold_up_its_stop_for_ever() {
         "[stop]\ntimeout = '2s'",
     );
     must("systemctl daemon-reload");
-    used(&["stuck", "vfork"]);
-    let before = everything();
     start("vfork");
     start("stuck");
     let sleeps = |name| {
@@ -129,7 +123,7 @@ fn a_process_that_cannot_be_killed_does_not_hold_up_its_stop_for_ever() {
     sleeps("vfork");
     stop("vfork");
     assert_eq!(property(&unit("vfork"), "Result"), "exit-code");
-    assert_eq!(processes("vfork"), 0);
+    gone("vfork");
 
     wait_for_line("stuck", "ready");
     must("fsfreeze -f /srv/ice");
@@ -158,8 +152,7 @@ fn a_process_that_cannot_be_killed_does_not_hold_up_its_stop_for_ever() {
     must("systemctl reset-failed box@stuck; rm -f /srv/ice/file");
     start("stuck");
     stop("stuck");
-    must("systemctl reset-failed");
-    nothing_left(&before);
+    gone("stuck");
 }
 
 /// A stop that comes while the box is launched, at any moment of that, and while it is waited for to be ready.
@@ -175,9 +168,9 @@ fn a_stop_during_the_start_is_a_stop() {
     wait_for_line("web", "begun");
     stop("web");
     let before = everything();
-    for step in 0..12 {
+    for step in 0..8 {
         // Spread over the launch and what follows, wherever that is on this machine.
-        let moment = format!("{:.2}", f64::from(step * step) * 0.02);
+        let moment = format!("{:.2}", f64::from(step * step) * 0.04);
         must(&format!(
             "systemctl start --no-block box@web; sleep {moment}; systemctl stop box@web"
         ));
@@ -191,11 +184,7 @@ fn a_stop_during_the_start_is_a_stop() {
             "0",
             "after {moment} s"
         );
-        assert_eq!(
-            sh("test -e /run/boxd/web -o -e /sys/fs/cgroup/box.slice/box-web.scope").status,
-            1,
-            "after {moment} s"
-        );
+        gone("web");
     }
     // Whoever waits for the start hears that it was called off.
     let start = std::thread::spawn(|| sh("systemctl start box@web"));
