@@ -3,6 +3,7 @@
 //! A command returns an [`ExitCode`] or an [`Error`], whose chain is printed once, here at the edge. Standard
 //! output holds what was asked for and nothing else.
 
+mod apply;
 mod arguments;
 mod boot;
 mod complete;
@@ -65,6 +66,20 @@ pub enum Error {
     /// A box is not known, or not by this name.
     #[error(transparent)]
     Name(#[from] names::Error),
+    /// No definition is in force.
+    #[error(transparent)]
+    NotInForce(crate::generation::NotInForce),
+    /// Definitions are not applied.
+    #[error(transparent)]
+    Agent(#[from] crate::agent::Error),
+    /// Generations are not read.
+    #[error(transparent)]
+    Generation(#[from] crate::generation::Error),
+    /// There is none to go back to.
+    #[error(
+        "there is no generation before the one in force to roll back to; `boxctl history` lists those that are kept"
+    )]
+    NoEarlier,
     /// What there is cannot be seen.
     #[error(transparent)]
     Status(#[from] crate::status::collect::Error),
@@ -210,6 +225,16 @@ pub enum Error {
     Json(#[from] serde_json::Error),
 }
 
+impl From<crate::generation::NotInForce> for Error {
+    fn from(error: crate::generation::NotInForce) -> Error {
+        match error {
+            // Its diagnostics are shown as pictures.
+            crate::generation::NotInForce::Load(error) => Error::Load(error),
+            error => Error::NotInForce(error),
+        }
+    }
+}
+
 /// Everything `boxctl` does, from the arguments of this process to its exit status.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -224,7 +249,18 @@ pub fn main() -> ExitCode {
     };
     let result = match arguments.command {
         Command::Check { files } => definitions::check(&files, out, Look::of_stderr(color)),
-        Command::Plan { source, json } => definitions::plan(&source, json),
+        Command::Plan {
+            source: Some(source),
+            json,
+        } => definitions::plan(&source, json),
+        Command::Plan { source: None, json } => apply::plan(json, out),
+        Command::Apply { dry_run: true } => apply::plan(false, out),
+        Command::Apply { dry_run: false } => apply::apply(out, Look::of_stderr(color)),
+        Command::History { json } => apply::history(json, out),
+        Command::Diff { from, to } => apply::diff(from, to, out),
+        Command::Rollback { generation } => {
+            apply::rollback(generation, out, Look::of_stderr(color))
+        }
         Command::Security { source, json } => security::security(&source, json, out),
         Command::List { json } => definitions::list(json, out),
         Command::Schema => definitions::schema(),

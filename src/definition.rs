@@ -25,6 +25,7 @@ pub use schema::{Key, Peers, keys, schema};
 pub use values::parse_user;
 pub use written::{Written, written};
 
+pub mod changes;
 mod devices;
 mod diagnostics;
 mod health;

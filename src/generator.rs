@@ -12,12 +12,14 @@ mod unit_text;
 pub use log::log;
 pub use unit_text::{drop_in, socket_unit};
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use crate::definition::{self, Address, BadName, Definition, Layers, LoadError, Socket};
+use crate::definition::{self, Address, BadName, Definition, Layers, Listed, LoadError, Socket};
+use crate::generation::{Entry, Found, NotInForce, Notice, Store};
 use crate::host::real_path;
 use crate::name::Name;
 use crate::plan::exposure::{self, Exposure};
@@ -27,6 +29,9 @@ pub const DROP_IN: &str = "50-boxd.conf";
 
 /// Where systemd has what it got from its generators; systemd.generator(7).
 const GENERATED: &str = "/run/systemd/generator";
+
+/// Where units are made to be compared with those. No box has a name with a dot.
+const COMPARISON: &str = "/run/boxd/.units";
 
 /// What all boxes' units are instances of.
 const TEMPLATE: &str = "box@.service";
@@ -64,6 +69,14 @@ pub enum Error {
     Broken {
         /// The box.
         name: Name,
+    },
+    /// The definition in force is not what the files say.
+    #[error("box {name} {}", notice.sentence())]
+    Kept {
+        /// The box.
+        name: Name,
+        /// Why.
+        notice: Notice,
     },
     /// Somebody listens there whom the host trusts, and the definition does not say that it is meant.
     #[error(
@@ -119,16 +132,107 @@ fn settings(drop_in: &str) -> impl Iterator<Item = &str> {
         .filter(move |line| !told.iter().any(|key| line.starts_with(key)))
 }
 
-/// Writes the units of all boxes of these layers into a directory as systemd gives one to its generators, and
-/// returns everything that went wrong.
-pub fn generate(layers: &Layers, output: &Path) -> Vec<Error> {
+/// Writes the units of all boxes into a directory as systemd gives one to its generators, and returns everything that
+/// went wrong. Each is as the definition in force says.
+pub fn generate(layers: &Layers, store: &Store, output: &Path) -> Vec<Error> {
+    let kept = || {
+        let current = store.current().ok()??.number;
+        Some((current, store.boxes(current).ok()?))
+    };
+    generate_by(layers, kept(), output)
+}
+
+/// Whether systemd has other units of boxes than these definitions make, and must be reloaded.
+///
+/// # Errors
+///
+/// They cannot be made, for comparison, below `/run/boxd`.
+pub fn is_stale(layers: &Layers, store: &Store) -> io::Result<bool> {
+    let output = Path::new(COMPARISON);
+    let attempt = || {
+        match fs::remove_dir_all(output) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => fs::create_dir_all(output)?,
+        }
+        let _ = generate(layers, store, output);
+        Ok(units_in(output)? != units_in(Path::new(GENERATED))?)
+    };
+    let result = attempt();
+    let _ = fs::remove_dir_all(output);
+    result
+}
+
+/// Every file and link of a box below a directory of units, with what it holds.
+fn units_in(directory: &Path) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let mut units = BTreeMap::new();
+    for folder in [
+        directory.to_owned(),
+        directory.join("multi-user.target.wants"),
+        directory.join("sockets.target.wants"),
+    ] {
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if !entry.file_name().to_string_lossy().starts_with("box@") {
+                continue;
+            }
+            let kind = entry.file_type()?;
+            let (path, content) = if kind.is_dir() {
+                let path = entry.path().join(DROP_IN);
+                // A directory of somebody else's drop-ins.
+                let Ok(content) = fs::read(&path) else {
+                    continue;
+                };
+                (path, content)
+            } else if kind.is_symlink() {
+                let target = fs::read_link(entry.path())?;
+                (entry.path(), target.as_os_str().as_encoded_bytes().to_vec())
+            } else {
+                (entry.path(), fs::read(entry.path())?)
+            };
+            let path = path.strip_prefix(directory).unwrap_or(&path).to_owned();
+            units.insert(path, content);
+        }
+    }
+    Ok(units)
+}
+
+/// Boxes that a generation keeps although no file of theirs is there.
+fn without_files(boxes: &BTreeMap<Name, Entry>, listed: &[Listed]) -> Vec<Listed> {
+    let known: BTreeSet<&Name> = listed
+        .iter()
+        .filter_map(|file| file.name.as_ref().ok())
+        .collect();
+    let kept = boxes
+        .iter()
+        .filter(|(name, entry)| entry.definition.is_some() && !known.contains(name));
+    kept.map(|(name, _)| Listed {
+        name: Ok(name.clone()),
+        path: PathBuf::new(),
+        masked: false,
+    })
+    .collect()
+}
+
+fn generate_by(
+    layers: &Layers,
+    kept: Option<(u64, BTreeMap<Name, Entry>)>,
+    output: &Path,
+) -> Vec<Error> {
     let listed = match definition::list(layers) {
         Ok(listed) => listed,
         Err(error) => return vec![Error::List(error)],
     };
     let template = template();
     let mut errors = Vec::new();
-    for file in listed.into_iter().filter(|file| !file.masked) {
+    // Where none can be read, as on a host whose /var comes late, the files count.
+    let (generation, boxes) = kept.unwrap_or_default();
+    let mut listed: Vec<_> = listed.into_iter().filter(|file| !file.masked).collect();
+    listed.extend(without_files(&boxes, &listed));
+    for file in listed {
         let name = match file.name {
             Ok(name) => name,
             Err(source) => {
@@ -139,7 +243,23 @@ pub fn generate(layers: &Layers, output: &Path) -> Vec<Error> {
                 continue;
             }
         };
-        let definition = understood(&name, layers, &mut errors);
+        let found = Found::read(&name, layers);
+        let entry = boxes.get(&name).map(|entry| (generation, entry));
+        let definition = match found.in_force(&name, entry) {
+            Ok(in_force) => {
+                errors.extend(in_force.notice.map(|notice| Error::Kept {
+                    name: name.clone(),
+                    notice,
+                }));
+                Some(in_force.definition)
+            }
+            // As if there were none.
+            Err(
+                NotInForce::Hidden { .. }
+                | NotInForce::Load(LoadError::Find { .. } | LoadError::Masked { .. }),
+            ) => continue,
+            Err(NotInForce::Load(_)) => understood(&name, layers, &mut errors),
+        };
         errors.extend(write(&name, definition.as_ref(), &template, output).err());
         if let Some(definition) = definition {
             errors.extend(write_sockets(&definition, output));
@@ -278,7 +398,8 @@ mod tests {
 
         fn generate(&self) -> Vec<String> {
             fs::create_dir_all(self.output()).expect("output");
-            generate(&Layers::under(self.root.path()), &self.output())
+            let store = Store::at(&self.root.path().join("generations"));
+            generate(&Layers::under(self.root.path()), &store, &self.output())
                 .iter()
                 .map(ToString::to_string)
                 .collect()

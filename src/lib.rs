@@ -7,6 +7,7 @@
 //!
 //! The modules, in reading order:
 
+pub mod agent;
 pub mod capability;
 pub mod cgroup;
 pub mod clean;
@@ -14,6 +15,7 @@ pub mod cli;
 pub mod definition;
 pub mod enter;
 pub mod foreground;
+pub mod generation;
 pub mod generator;
 pub mod handover;
 pub mod health;

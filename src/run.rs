@@ -10,12 +10,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::definition::{self, Definition, Layers, LoadError, RootSource, Users};
+use crate::definition::{Definition, Layers, RootSource, SourceText, Users};
 use crate::enter::seal;
+use crate::generation::{self, InForce, NotInForce};
 use crate::generator;
 use crate::handover::{self, Document, Idle, Listener};
 use crate::host;
@@ -52,7 +54,7 @@ pub enum Error {
     },
     /// There is no definition, or none that can be read.
     #[error(transparent)]
-    Load(#[from] LoadError),
+    Load(#[from] NotInForce),
     /// The definition cannot be carried out here.
     #[error(transparent)]
     Undecided(#[from] Undecided),
@@ -212,7 +214,11 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
     // A launch was killed in the middle: its box died with it, what systemd keeps of it is worth nothing.
     forget(kept.iter().map(String::as_str));
 
-    let definition = definition::load(name, &Layers::system())?;
+    let InForce {
+        definition,
+        texts,
+        notice,
+    } = generation::in_force(name, &Layers::system())?;
     // Before the descriptors are taken: if this program is executed once more, they must come along.
     seal(definition.security.users)?;
     let passed = sys::take_passed(kept.len()).map_err(|source| Error::Passed {
@@ -220,6 +226,10 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
         source,
     })?;
     let mut plan = decide(&definition)?;
+    if let Some(notice) = notice {
+        let sentence = format!("box {name} {}", notice.sentence());
+        plan.remarks.push(sentence);
+    }
     follow_the_operator(&mut plan);
     let sockets = sockets_of(&plan, kept.into_iter().zip(passed).collect())?;
     for remark in &plan.remarks {
@@ -243,7 +253,7 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
     if clean::clear(name, &directory)? {
         tracing::warn!("ended what was left of an earlier life of box {name}");
     }
-    let result = start(&definition, &plan, sockets, &directory);
+    let result = start(&definition, &texts, &plan, sockets, &directory);
     if result.is_err() {
         forget(handover::NAMES.into_iter());
         if let Err(error) = directory.remove() {
@@ -289,10 +299,14 @@ pub fn decide(definition: &Definition) -> Result<Plan, Undecided> {
 /// systemd has put them in force, on the cgroup of this process, and count more than the definition's.
 fn follow_the_operator(plan: &mut Plan) {
     let unit = plan.name.unit();
-    let Some(own) = cgroup::of_self().ok().filter(|own| own.ends_with(&unit)) else {
-        return;
-    };
-    let mut wanted = cgroup::limits::set_on(&own);
+    if let Some(own) = cgroup::of_self().ok().filter(|own| own.ends_with(&unit)) {
+        follow_the_service(plan, &own);
+    }
+}
+
+/// Lays the limits of the service of a box, which has this cgroup, over those of its plan.
+pub fn follow_the_service(plan: &mut Plan, service: &Path) {
+    let mut wanted = cgroup::limits::set_on(service);
     wanted.retain(|limit| *limit != Limit::TasksMax(TASKS_OF_THE_SERVICE));
     if wanted.is_empty() {
         return;
@@ -303,7 +317,8 @@ fn follow_the_operator(plan: &mut Plan) {
         .collect();
     words.dedup();
     plan.remarks.push(format!(
-        "{unit} has limits of its own, which count for the box: {}",
+        "{} has limits of its own, which count for the box: {}",
+        plan.name.unit(),
         words.join(", ")
     ));
     let limits = &mut plan.scope.limits;
@@ -389,6 +404,7 @@ type Named = Vec<(&'static str, OwnedFd)>;
 /// From the clone to the payload, with everything in systemd's store before the payload begins.
 fn start(
     definition: &Definition,
+    texts: &[SourceText],
     plan: &Plan,
     sockets: Sockets,
     directory: &RunDirectory,
@@ -420,6 +436,7 @@ fn start(
         name: name.clone(),
         source,
     })?;
+    directory.write_definition(&texts)?;
     directory.write(plan, &document)?;
     let store = || -> Result<(), notify::Error> {
         let (_, process) = standing.process();

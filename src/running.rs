@@ -14,9 +14,10 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::cgroup;
+use crate::definition::SourceText;
 use crate::handover::{self, Document};
 use crate::health::{self, Health};
-use crate::launch::run_directory::{DOCUMENT, PARENT, PLAN};
+use crate::launch::run_directory::{DEFINITION, DOCUMENT, PARENT, PLAN};
 use crate::name::Name;
 use crate::plan::Plan;
 
@@ -104,6 +105,12 @@ pub fn document(name: &Name) -> Option<Document> {
     let path = Path::new(PARENT).join(name.as_str()).join(DOCUMENT);
     let json = read(&path).ok().flatten()?;
     handover::understand_of(name, &json).ok()
+}
+
+/// The texts of the definition by which the box of this name runs; none if nobody has written them down.
+pub fn definition(name: &Name) -> Option<Vec<SourceText>> {
+    let path = Path::new(PARENT).join(name.as_str()).join(DEFINITION);
+    serde_json::from_slice(&read(&path).ok()??).ok()
 }
 
 /// The names of all boxes that a launcher has written down, running or not, in their order.

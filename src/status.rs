@@ -177,6 +177,9 @@ pub struct Definition {
     /// Whether it says something else than what runs: a start now would make another box.
     #[serde(default)]
     pub newer: bool,
+    /// That the box starts by another definition than its files', and why: a sentence without its subject.
+    #[serde(default)]
+    pub held: Option<String>,
 }
 
 /// Whether a definition can be used.

@@ -19,6 +19,10 @@ const MAY_USE: &[(&str, &str)] = &[
     ("cli", EVERYTHING),
     ("run", EVERYTHING),
     ("foreground", EVERYTHING),
+    (
+        "agent",
+        "definition generation generator host journal launch::run_directory plan run::follow_the_service running systemd",
+    ),
     ("stop", "journal plan running"),
     (
         "clean",
@@ -26,7 +30,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ),
     (
         "status",
-        "cgroup definition generator::DROP_IN generator::is_known handover health host identity journal plan running systemd",
+        "cgroup definition generation generator::DROP_IN generator::is_known handover health host identity journal plan running systemd",
     ),
     (
         "enter",
@@ -38,7 +42,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ),
     (
         "running",
-        "cgroup handover health launch::run_directory plan sys",
+        "cgroup definition::SourceText handover health launch::run_directory plan sys",
     ),
     ("reload", "enter plan running supervisor sys"),
     (
@@ -75,7 +79,11 @@ const MAY_USE: &[(&str, &str)] = &[
         "handover",
         "identity plan::HealthRules plan::IdRange plan::Output plan::ReadyWhen sys",
     ),
-    ("generator", "definition host::real_path plan::exposure"),
+    (
+        "generator",
+        "definition generation host::real_path plan::exposure",
+    ),
+    ("generation", "definition"),
     ("plan", "definition host identity"),
     ("host", "definition identity sys"),
     ("definition", ""),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use boxd::definition::Layers;
+use boxd::generation::Store;
 use boxd::generator::{generate, log};
 
 fn main() -> ExitCode {
@@ -13,7 +14,7 @@ fn main() -> ExitCode {
         log("called with other arguments than the three directories of systemd.generator(7)");
         return ExitCode::FAILURE;
     };
-    for error in generate(&Layers::system(), Path::new(normal)) {
+    for error in generate(&Layers::system(), &Store::system(), Path::new(normal)) {
         log(&error.to_string());
     }
     // A broken definition is the failure of its box, not of the boot.

@@ -142,16 +142,19 @@ drop-ins. The exit status is 1 if any is wrong.
         #[arg(value_name = "FILE|NAME")]
         files: Vec<PathBuf>,
     },
-    /// Print what would be done to run a box, and do nothing
+    /// Print what would be done to run a box, or to apply all definitions, and do nothing
     #[command(after_help = "\
-Every default, path, id and limit as it is decided on this host: mounts in their order, privileges, limits.
+Of a box, every default, path, id and limit as it is decided on this host: mounts in their order, privileges, \
+limits. Without a name, which boxes `boxctl apply` would start, stop, restart or change while they run, and the \
+keys that are the reason.
 
+  boxctl plan
   boxctl plan web
   diff <(boxctl plan web) <(boxctl plan ./web.toml)")]
     Plan {
         /// A file (with a `/`, or ending in .toml) or the name of a box
         #[arg(value_name = "NAME|FILE")]
-        source: String,
+        source: Option<String>,
         /// Print it as JSON
         #[arg(long)]
         json: bool,
@@ -174,6 +177,54 @@ its keys. The words of Quadlet, systemd-nspawn and Docker for it are told too, a
         /// Print it as JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Make every box as its definition says
+    #[command(after_help = "\
+New boxes that start with the host are started, those without a definition stopped. A change of limits, the \
+description, the restart policy and the like holds for a running box at once; any other restarts it, in the order \
+of `after` and `requires`. A box that does not become ready is put back to its last good definition. A definition \
+with problems is left out, and its box keeps its last good one. Each set of definitions that is applied is a \
+generation, see `boxctl history`.
+
+  boxctl apply --dry-run    as `boxctl plan`
+  boxctl apply")]
+    Apply {
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// List the generations: the sets of definitions that were applied
+    History {
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what generations say differently, key by key
+    #[command(after_help = "\
+Without numbers, what the files say otherwise than the generation in force; with one, otherwise than that \
+generation; with two, what the second says otherwise than the first.
+
+  boxctl diff
+  boxctl diff 11 12")]
+    Diff {
+        /// A generation
+        #[arg(value_name = "GEN")]
+        from: Option<u64>,
+        /// Another one
+        #[arg(value_name = "GEN")]
+        to: Option<u64>,
+    },
+    /// Apply an earlier generation again, whatever the files say
+    #[command(after_help = "\
+The files are left as they are. Each box keeps the definition it is rolled back to, also when it is started anew, \
+until its files say something else than now, or `boxctl apply` takes them as they are.
+
+  boxctl rollback           to the generation before the one in force
+  boxctl rollback 11")]
+    Rollback {
+        /// The generation
+        #[arg(value_name = "GEN")]
+        generation: Option<u64>,
     },
     /// Show how far a box is open, beside Docker, Podman and systemd-nspawn
     #[command(after_help = "\

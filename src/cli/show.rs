@@ -223,6 +223,11 @@ pub fn page(status: &Status, output: &[String], clock: &Clock, look: Look) -> St
     if let Some(health) = &status.health {
         show_health(&mut page, health, clock);
     }
+    let definition = &status.definition;
+    if let Some(held) = &definition.held {
+        let text = harmless(&format!("it {held}"));
+        page.entry("Held", &look.paint(Paint::Warning, &text));
+    }
     for remark in &status.remarks {
         page.entry("Remark", &harmless(remark));
     }

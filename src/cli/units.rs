@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use super::show::ended;
 use super::terminal::{Look, Paint, complain, cut, harmless};
 use super::{Error, definitions, describe, journal, names};
-use crate::definition::{self, Layers};
+use crate::definition::{self, Definition, Layers};
+use crate::generation::{self, Why};
 use crate::name::Name;
 use crate::status::collect::{self, Seen};
 use crate::status::{Runner, Socket, State, Unit};
@@ -120,8 +121,7 @@ fn check(
     }
     match operation {
         Operation::Start | Operation::Restart => {
-            let planned = definition::load(name, layers)
-                .map_err(Error::from)
+            let planned = in_force(operation, name, layers)
                 .and_then(|definition| definitions::planned(&definition));
             match planned {
                 Ok(_) => Ok(stale),
@@ -143,6 +143,22 @@ fn check(
         .into()),
         Operation::Reload | Operation::Stop => Ok(false),
     }
+}
+
+/// By which definition it is done. Whoever restarts a box wants what its file says now; whoever starts one wants it
+/// to run, if need be by its last good definition.
+fn in_force(operation: Operation, name: &Name, layers: &Layers) -> Result<Definition, Error> {
+    let in_force = generation::in_force(name, layers)?;
+    if let Some(notice) = in_force.notice {
+        if operation == Operation::Restart && notice.why == Why::Broken {
+            return Ok(definition::load(name, layers)?);
+        }
+        complain(&format!(
+            "boxctl: box {name} {}\n",
+            harmless(&notice.sentence())
+        ));
+    }
+    Ok(in_force.definition)
 }
 
 /// Why it did not work: what systemd says, what the supervisor said, the last lines, and what to do.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Most problems that are shown: beyond these the file is something else than a definition.
 pub(super) const SHOWN_MAX: usize = 50;
@@ -13,12 +14,18 @@ pub(super) const SHOWN_MAX: usize = 50;
 const LINE_MAX: usize = 4096;
 
 /// The text of one file of a definition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceText {
     /// Where it was read, as shown to the operator.
+    #[serde(serialize_with = "path_as_text")]
     pub path: PathBuf,
     /// All of it.
     pub text: String,
+}
+
+/// JSON has no other bytes than text; the path is only shown.
+fn path_as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 /// What is wrong with a definition: at least one problem, in the order of files and lines.
@@ -139,6 +146,36 @@ impl Diagnostics {
             let place = problem.place.as_ref()?;
             Some((&self.sources[place.file], place.span.clone()))
         })
+    }
+
+    /// The first problem in one line: `FILE:LINE:COLUMN: what is wrong`.
+    pub fn first(&self) -> String {
+        let Some(problem) = self.problems.first() else {
+            return String::new();
+        };
+        let beginning = Place {
+            file: 0,
+            span: 0..0,
+        };
+        let place = problem.place.as_ref().unwrap_or(&beginning);
+        let Some(source) = self.sources.get(place.file) else {
+            return problem.title.clone();
+        };
+        let before = &source.text[self.lines(place).start..floor(&source.text, place.span.start)];
+        let line = match &problem.place {
+            Some(place) => format!(
+                ":{}:{}",
+                self.line_number(place),
+                before.chars().count() + 1
+            ),
+            None => String::new(),
+        };
+        let title: String = problem
+            .title
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        format!("{}{line}: {title}", shown(&source.path))
     }
 
     /// Every problem with its file, line, column and the line itself, as rustc shows them.

@@ -27,6 +27,8 @@ pub const PARENT: &str = "/run/boxd";
 pub const PLAN: &str = "plan.json";
 /// Name of the file that holds the [`Document`] of a box that runs.
 pub const DOCUMENT: &str = "document.json";
+/// Name of the file that holds the texts of the definition by which the box runs.
+pub const DEFINITION: &str = "definition.json";
 /// Name of the file that says that the box is left to the next supervisor.
 const LEFT: &str = "left";
 /// Its name until the payload has been executed.
@@ -215,6 +217,24 @@ impl RunDirectory {
     pub fn write(&self, plan: &Plan, document: &Document) -> Result<(), Error> {
         self.write_file(PLAN, plan)?;
         self.write_file(LAUNCHING, document)
+    }
+
+    /// Writes down by which definition the box runs: as it was launched, and again when it was changed since.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`].
+    pub fn write_definition(&self, texts: &impl Serialize) -> Result<(), Error> {
+        self.write_file(DEFINITION, texts)
+    }
+
+    /// Writes down what the box is now that it was changed while it runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`].
+    pub fn write_plan(&self, plan: &Plan) -> Result<(), Error> {
+        self.write_file(PLAN, plan)
     }
 
     /// Makes the socket through which the box will speak, at the place the plan has for it. Anybody may write to

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::cgroup;
 use crate::definition::{self, Layers, LoadError};
+use crate::generation::{Found, NotInForce, Store};
 use crate::generator::{DROP_IN, is_known};
 use crate::name::Name;
 use crate::running::{self, Running};
@@ -316,46 +317,52 @@ fn payload(running: &Running) -> Payload {
 }
 
 fn defined(name: &Name, layers: &Layers, running: Option<&Running>) -> Defined {
-    let without = |state, files, problem| {
-        let definition = Definition {
+    let found = Found::read(name, layers);
+    let (state, mut files, problem) = match &found {
+        Found::Good(_, definition) => (DefinitionState::Loaded, definition.sources.clone(), None),
+        Found::Nothing(LoadError::Masked { path, .. }) => {
+            (DefinitionState::Masked, vec![path.clone()], None)
+        }
+        Found::Nothing(_) => (DefinitionState::Missing, Vec::new(), None),
+        Found::Broken(error) => (DefinitionState::Broken, Vec::new(), Some(error.to_string())),
+    };
+    if state == DefinitionState::Broken {
+        let mut candidates = layers
+            .directories()
+            .iter()
+            .map(|directory| directory.join(format!("{name}.toml")));
+        files.extend(candidates.find(|path| path.symlink_metadata().is_ok()));
+    }
+    let entry = Store::system().entry(name).ok().flatten();
+    let entry = entry.as_ref().map(|(number, entry)| (*number, entry));
+    let in_force = found.in_force(name, entry);
+    let held = match &in_force {
+        Ok(in_force) => in_force.notice.as_ref().map(|notice| notice.sentence()),
+        Err(NotInForce::Hidden { generation, .. }) => Some(format!(
+            "is not part of generation {generation}, which is in force"
+        )),
+        Err(NotInForce::Load(_)) => None,
+    };
+    let in_force = in_force.ok();
+    let in_force = in_force.map(|in_force| in_force.definition);
+    Defined {
+        unread: in_force
+            .as_ref()
+            .is_some_and(|definition| !is_known(definition)),
+        definition: Definition {
             state,
             files,
             problem,
-            start_at_boot: false,
-            newer: false,
-        };
-        Defined {
-            definition,
-            description: None,
-            unread: false,
-        }
-    };
-    match definition::load(name, layers) {
-        Ok(definition) => Defined {
-            unread: !is_known(&definition),
-            definition: Definition {
-                state: DefinitionState::Loaded,
-                problem: None,
-                start_at_boot: definition.start_at_boot,
-                newer: running.is_some_and(|running| is_newer(&definition, running)),
-                files: definition.sources,
-            },
-            description: definition.description,
+            start_at_boot: in_force
+                .as_ref()
+                .is_some_and(|definition| definition.start_at_boot),
+            held,
+            newer: in_force
+                .as_ref()
+                .zip(running)
+                .is_some_and(|(definition, running)| is_newer(definition, running)),
         },
-        Err(LoadError::Find { .. }) => without(DefinitionState::Missing, Vec::new(), None),
-        Err(LoadError::Masked { path, .. }) => without(DefinitionState::Masked, vec![path], None),
-        Err(error) => {
-            let files = layers
-                .directories()
-                .iter()
-                .map(|directory| directory.join(format!("{name}.toml")))
-                .find(|path| path.symlink_metadata().is_ok());
-            without(
-                DefinitionState::Broken,
-                files.into_iter().collect(),
-                Some(error.to_string()),
-            )
-        }
+        description: in_force.and_then(|definition| definition.description),
     }
 }
 
@@ -366,6 +373,7 @@ fn misnamed(name: String, path: PathBuf, problem: &str) -> Status {
         problem: Some(problem.to_owned()),
         start_at_boot: false,
         newer: false,
+        held: None,
     };
     Status {
         name,

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::Error;
 use super::bus::{Bus, JobCall, Jobs, unit_path};
-use super::scope::{Dialect, Request, properties};
+use super::scope::{Dialect, Request, changes, properties};
+use crate::plan::Limit;
 
 /// A scope is made in milliseconds; only a manager that hangs takes longer than this.
 const SCOPE: Duration = Duration::from_secs(30);
@@ -288,6 +289,26 @@ impl Manager {
             .collect::<Result<Vec<_>, Error>>()?;
         let jobs = self.bus.begin(calls)?;
         Ok(self.bus.finish(jobs, None))
+    }
+
+    /// Changes a scope that runs, until it ends: its description, and its limits from those of `before` to those of
+    /// `now`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchUnit`] when it has ended, [`Error::Refused`].
+    pub fn change_scope(
+        &self,
+        scope: &str,
+        description: &str,
+        before: &[Limit],
+        now: &[Limit],
+    ) -> Result<(), Error> {
+        self.bus.call(
+            &format!("change {scope}"),
+            "SetUnitProperties",
+            &(scope, true, changes(description, before, now)),
+        )
     }
 
     /// Forgets that a unit failed, and its restarts.

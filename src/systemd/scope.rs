@@ -123,6 +123,61 @@ pub(super) fn properties<'a>(
     properties
 }
 
+/// The properties for `SetUnitProperties` that make a scope of these limits one of those.
+pub(super) fn changes<'a>(
+    description: &'a str,
+    before: &'a [Limit],
+    now: &'a [Limit],
+) -> Vec<(&'static str, Variant<'a>)> {
+    let mut properties = vec![("Description", Variant::from(description))];
+    let differ = |these: &[Limit], those: &[Limit], property| {
+        these
+            .iter()
+            .any(|limit| limit.property() == property && !those.contains(limit))
+    };
+    let mut reset = Vec::new();
+    for limit in before {
+        let property = limit.property();
+        if reset.contains(&property) || now.iter().any(|now| now.replaces(limit)) {
+            continue;
+        }
+        reset.push(property);
+        properties.push(none(limit));
+    }
+    // Where the limit of one device was taken away, those of the others went with it.
+    properties.extend(
+        now.iter()
+            .filter(|limit| {
+                reset.contains(&limit.property()) || differ(now, before, limit.property())
+            })
+            .map(limit),
+    );
+    properties
+}
+
+/// The limit as one that does not limit; for a limit of devices, of none of them.
+fn none(limit: &Limit) -> (&'static str, Variant<'static>) {
+    let property = match limit {
+        Limit::CpuQuotaPerSec(_) => "CPUQuotaPerSecUSec",
+        limit => limit.property().trim_end_matches('='),
+    };
+    let value = match limit {
+        Limit::MemoryMax(_)
+        | Limit::MemoryHigh(_)
+        | Limit::MemorySwapMax(_)
+        | Limit::CpuQuotaPerSec(_)
+        | Limit::CpuWeight(_)
+        | Limit::TasksMax(_)
+        | Limit::IoWeight(_) => Variant::from(u64::MAX),
+        Limit::AllowedCpus(_) => Variant::from(Vec::<u8>::new()),
+        Limit::IoReadBandwidthMax(..)
+        | Limit::IoWriteBandwidthMax(..)
+        | Limit::IoReadIopsMax(..)
+        | Limit::IoWriteIopsMax(..) => Variant::from(Vec::<(String, u64)>::new()),
+    };
+    (property, value)
+}
+
 /// What every box may open, and what this one may besides.
 fn devices(scope: &Scope) -> Vec<(String, String)> {
     let own = scope
@@ -181,6 +236,39 @@ mod tests {
         assert_eq!(cpu_mask(&[]), [] as [u8; 0]);
         assert_eq!(cpu_mask(&[0, 3]), [0b1001]);
         assert_eq!(cpu_mask(&[1, 8, 17]), [2, 1, 2]);
+    }
+
+    #[test]
+    fn a_change_of_limits_sets_what_differs_and_resets_what_is_gone() {
+        let io = |device: &str, rate| Limit::IoReadBandwidthMax(device.into(), rate);
+        let before = [
+            Limit::MemoryMax(1),
+            Limit::TasksMax(5),
+            Limit::AllowedCpus(vec![0]),
+            io("/dev/sda", 1),
+            io("/dev/sdb", 2),
+        ];
+        let now = [
+            Limit::MemoryMax(2),
+            Limit::TasksMax(5),
+            Limit::CpuQuotaPerSec(7),
+            io("/dev/sdb", 2),
+        ];
+        let said: Vec<(&str, String)> = changes("Shop", &before, &now)
+            .iter()
+            .map(|(name, value)| (*name, value.value_signature().to_string()))
+            .collect();
+        let expected = [
+            ("Description", "s"),
+            ("AllowedCPUs", "ay"),
+            ("IOReadBandwidthMax", "a(st)"),
+            ("MemoryMax", "t"),
+            ("CPUQuotaPerSecUSec", "t"),
+            ("IOReadBandwidthMax", "a(st)"),
+        ]
+        .map(|(name, signature)| (name, signature.to_owned()));
+        assert_eq!(said, expected);
+        assert_eq!(changes("Shop", &now, &now).len(), 1);
     }
 
     #[test]

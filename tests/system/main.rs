@@ -6,6 +6,7 @@
 
 mod guest;
 
+mod apply;
 mod faults;
 mod files;
 mod health;

@@ -27,6 +27,7 @@ fn at_rest(name: &str, description: &str) -> Status {
             problem: None,
             start_at_boot: false,
             newer: false,
+            held: None,
         },
         unit: None,
         sockets: Vec::new(),
@@ -53,6 +54,7 @@ fn running() -> Status {
             problem: None,
             start_at_boot: true,
             newer: false,
+            held: None,
         },
         unit: Some(Unit {
             name: "box@web.service".to_owned(),
@@ -189,6 +191,7 @@ fn broken() -> Status {
             ),
             start_at_boot: false,
             newer: false,
+            held: None,
         },
         ..at_rest("mail", "")
     }
@@ -205,6 +208,7 @@ fn foreground() -> Status {
             problem: None,
             start_at_boot: false,
             newer: false,
+            held: None,
         },
         payload: Some(Payload {
             pid: 999,

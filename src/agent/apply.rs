@@ -1,0 +1,590 @@
+//! Carrying out what was decided, so that whoever does it can be killed at any moment.
+//!
+//! The new generation is written down first. What systemd was asked for it goes on with by itself; and the next one
+//! who applies anything finds the generation half applied, compares it with what runs, and does the rest. A box that
+//! does not become ready is put back: another generation is written that keeps its last good definition, and the box
+//! is started by that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::diff::{Action, Asked, Runs, Service, What, actions, steps};
+use super::intend::{self, Intention, runs, subjects};
+use super::{Error, live};
+use crate::definition::{Definition, Dependency, Layers, parse};
+use crate::generation::{Cause, Entry, Generation, Held, Lock, State, Store, Why, changed};
+use crate::generator;
+use crate::journal::chain;
+use crate::name::Name;
+use crate::running;
+use crate::systemd::manager::Operation;
+use crate::systemd::{self, Manager};
+
+/// What became of it.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The generation that was applied; none if all was as it is to be.
+    pub generation: Option<Generation>,
+    /// What was done.
+    pub actions: Vec<Action>,
+    /// Boxes that did not become ready or were not changed, and why.
+    pub failures: BTreeMap<Name, String>,
+    /// The generation that keeps their last good definitions.
+    pub put_back: Option<Generation>,
+    /// Boxes that run by their last good definition again.
+    pub restored: BTreeSet<Name>,
+    /// Boxes whose definition in force is not what their files say.
+    pub held: BTreeMap<Name, Held>,
+    /// Everything wrong with definitions.
+    pub problems: BTreeMap<String, String>,
+}
+
+/// What is to be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// What the files say.
+    Files(Asked),
+    /// An earlier generation.
+    Generation(u64),
+}
+
+/// Applies definitions: returns when every box is ready, or was put back.
+///
+/// What is done is told to `say` in a few words, before it is done.
+///
+/// # Errors
+///
+/// Nothing was applied, or not all of it: the next call finishes it.
+pub fn apply(
+    wanted: Wanted,
+    layers: &Layers,
+    store: &Store,
+    author: &str,
+    say: &mut dyn FnMut(&str),
+) -> Result<Outcome, Error> {
+    let lock = store.lock()?;
+    let manager = Manager::connect()?;
+    let mut work = Work {
+        layers,
+        store,
+        lock,
+        manager,
+        author,
+        say,
+    };
+    let mut earlier = work.finish_what_was_begun()?;
+    let intention = match wanted {
+        Wanted::Files(asked) => intend::files(layers, store, &work.manager, asked)?,
+        Wanted::Generation(number) => intend::back_to(number, layers, store, &work.manager)?,
+    };
+    let cause = match wanted {
+        Wanted::Files(_) => Cause::Files,
+        Wanted::Generation(number) => Cause::Rollback(number),
+    };
+    let mut outcome = work.begin(intention, cause)?;
+    earlier.failures.append(&mut outcome.failures);
+    outcome.failures = earlier.failures;
+    earlier.restored.append(&mut outcome.restored);
+    outcome.restored = earlier.restored;
+    earlier.actions.append(&mut outcome.actions);
+    outcome.actions = earlier.actions;
+    outcome.generation = outcome.generation.or(earlier.generation);
+    outcome.put_back = outcome.put_back.or(earlier.put_back);
+    Ok(outcome)
+}
+
+/// Why a box is not as it is to be.
+#[derive(Debug)]
+struct Failure {
+    reason: String,
+    /// Its definition is the cause, as far as can be told.
+    refused: bool,
+}
+
+type Failures = BTreeMap<Name, Failure>;
+
+struct Work<'a> {
+    layers: &'a Layers,
+    store: &'a Store,
+    lock: Lock,
+    manager: Manager,
+    author: &'a str,
+    say: &'a mut dyn FnMut(&str),
+}
+
+impl Work<'_> {
+    /// What one who was killed has not finished.
+    fn finish_what_was_begun(&mut self) -> Result<Outcome, Error> {
+        let Some(head) = self.store.newest()? else {
+            return Ok(Outcome::default());
+        };
+        if head.state != State::Applying {
+            return Ok(Outcome::default());
+        }
+        (self.say)(&format!(
+            "finishing generation {}, which was half applied",
+            head.number
+        ));
+        let boxes = self.store.boxes(head.number)?;
+        let before = self.before(head.number)?;
+        let runs = runs(&self.manager)?;
+        let mut actions = actions(&subjects(&before, &boxes, &runs), Asked::ByChange);
+        for name in &head.work {
+            let service = runs.get(name).map(|runs| runs.service).unwrap_or_default();
+            let decided = actions.iter().position(|action| action.name == *name);
+            let starts = decided.is_some_and(|index| {
+                matches!(actions[index].what, What::Start | What::Restart { .. })
+            });
+            let defined = boxes
+                .get(name)
+                .is_some_and(|entry| entry.definition.is_some());
+            if starts || service == Service::Up || !defined {
+                continue;
+            }
+            // It was stopped for its restart, and the start did not come to pass.
+            actions.retain(|action| action.name != *name);
+            actions.push(Action {
+                name: name.clone(),
+                what: What::Start,
+                reason: Some("its restart was not finished".to_owned()),
+                changes: Vec::new(),
+            });
+        }
+        self.carry_through(head, &before, boxes, &runs, actions)
+    }
+
+    /// The boxes of the generation that was in force before this one.
+    fn before(&self, number: u64) -> Result<BTreeMap<Name, Entry>, Error> {
+        for earlier in self.store.numbers()?.into_iter().filter(|it| *it < number) {
+            if self.store.head(earlier)?.state != State::Failed {
+                return Ok(self.store.boxes(earlier)?);
+            }
+        }
+        Ok(BTreeMap::new())
+    }
+
+    fn begin(&mut self, intention: Intention, cause: Cause) -> Result<Outcome, Error> {
+        let held: Vec<(Name, Held)> = intention
+            .held()
+            .map(|(name, _, held)| (name.clone(), held.clone()))
+            .collect();
+        let nothing = intention.is_nothing();
+        let Intention {
+            before,
+            boxes,
+            runs,
+            actions,
+            problems,
+            ..
+        } = intention;
+        let mut outcome = if nothing {
+            // systemd may have been told less, by a reload in the midst of an edit.
+            self.reload_if_stale()?;
+            Outcome::default()
+        } else {
+            let generation = self.write(cause, State::Applying, &before, &boxes, &actions)?;
+            self.carry_through(generation, &before, boxes, &runs, actions)?
+        };
+        outcome.held.extend(held);
+        outcome.problems = problems;
+        Ok(outcome)
+    }
+
+    fn write(
+        &self,
+        cause: Cause,
+        state: State,
+        before: &BTreeMap<Name, Entry>,
+        boxes: &BTreeMap<Name, Entry>,
+        actions: &[Action],
+    ) -> Result<Generation, Error> {
+        let now = std::time::SystemTime::UNIX_EPOCH
+            .elapsed()
+            .unwrap_or_default();
+        let starts = |action: &&Action| matches!(action.what, What::Start | What::Restart { .. });
+        let generation = Generation {
+            number: 0,
+            time: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
+            author: self.author.to_owned(),
+            cause,
+            state,
+            changed: changed(before, boxes),
+            failures: BTreeMap::new(),
+            work: actions
+                .iter()
+                .filter(starts)
+                .map(|action| action.name.clone())
+                .collect(),
+        };
+        Ok(self.store.write(&self.lock, generation, boxes)?)
+    }
+
+    /// From a generation that is written down to one that is applied, or to what is put back of it.
+    fn carry_through(
+        &mut self,
+        mut generation: Generation,
+        before: &BTreeMap<Name, Entry>,
+        boxes: BTreeMap<Name, Entry>,
+        runs: &BTreeMap<Name, Runs>,
+        actions: Vec<Action>,
+    ) -> Result<Outcome, Error> {
+        let mut failures = self.carry_out(&boxes, runs, &actions)?;
+        if failures.values().any(|failure| !failure.refused) {
+            self.blame_required(&actions, &mut failures)?;
+        }
+        self.conclude(&mut generation, &failures)?;
+        let mut outcome = Outcome {
+            failures: reasons(&failures),
+            ..Outcome::default()
+        };
+        if !failures.is_empty() && !matches!(generation.cause, Cause::PutBack(_)) {
+            let (boxes, back) = put_back(before, boxes, runs, &actions, &failures);
+            let cause = Cause::PutBack(generation.number);
+            let mut last = self.write(cause, State::Applying, before, &boxes, &back)?;
+            for action in back.iter().filter(|action| action.what != What::Start) {
+                (self.say)(&format!(
+                    "putting box {} back to its last good definition",
+                    action.name
+                ));
+            }
+            let now = intend::runs(&self.manager)?;
+            let worse = self.carry_out(&boxes, &now, &back)?;
+            self.conclude(&mut last, &worse)?;
+            for (name, failure) in &worse {
+                outcome.failures.insert(
+                    name.clone(),
+                    format!(
+                        "{}; put back, it {} either",
+                        outcome.failures[name], failure.reason
+                    ),
+                );
+            }
+            outcome.restored = back
+                .iter()
+                .filter(|action| !worse.contains_key(&action.name))
+                .filter(|action| {
+                    failures
+                        .get(&action.name)
+                        .is_some_and(|failure| failure.refused)
+                })
+                .filter(|action| action.what != What::Stop)
+                .map(|action| action.name.clone())
+                .collect();
+            outcome.held = boxes
+                .iter()
+                .filter_map(|(name, entry)| Some((name.clone(), entry.held.clone()?)))
+                .collect();
+            outcome.put_back = Some(last);
+        }
+        outcome.generation = Some(generation);
+        outcome.actions = actions;
+        Ok(outcome)
+    }
+
+    /// A box that did not run, and was started because another one requires it, may be why that one failed.
+    fn blame_required(&self, actions: &[Action], failures: &mut Failures) -> Result<(), Error> {
+        let now = runs(&self.manager)?;
+        for action in actions.iter().filter(|action| action.what == What::Read) {
+            let failed = |runs: &Runs| runs.service == Service::Failed;
+            if now.get(&action.name).is_some_and(failed) {
+                let failure = Failure {
+                    reason: "did not start for a box that requires it".to_owned(),
+                    refused: true,
+                };
+                failures.insert(action.name.clone(), failure);
+            }
+        }
+        Ok(())
+    }
+
+    fn conclude(&self, generation: &mut Generation, failures: &Failures) -> Result<(), Error> {
+        generation.state = match failures.is_empty() {
+            true => State::Applied,
+            false => State::Failed,
+        };
+        generation.failures = reasons(failures);
+        generation.work = Vec::new();
+        Ok(self.store.rewrite(&self.lock, generation)?)
+    }
+
+    fn reload_if_stale(&self) -> Result<(), Error> {
+        if generator::is_stale(self.layers, self.store).map_err(Error::Units)? {
+            self.manager.daemon_reload()?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(
+        &mut self,
+        boxes: &BTreeMap<Name, Entry>,
+        runs: &BTreeMap<Name, Runs>,
+        actions: &[Action],
+    ) -> Result<Failures, Error> {
+        let mut failures = Failures::new();
+        let sockets = |name: &Name| runs.get(name).map_or(&[][..], |runs| &runs.sockets[..]);
+        // Sooner than systemd forgets how they are stopped.
+        let mut stopped = Vec::new();
+        for action in actions.iter().filter(|action| action.what == What::Stop) {
+            (self.say)(&format!("stopping box {}", action.name));
+            stopped.extend(
+                sockets(&action.name)
+                    .iter()
+                    .map(|unit| (action.name.clone(), unit.clone())),
+            );
+            stopped.push((action.name.clone(), action.name.unit()));
+        }
+        self.change(Operation::Stop, stopped, &mut failures)?;
+        self.reload_if_stale()?;
+        for action in actions.iter().filter(|action| action.what == What::Change) {
+            let name = &action.name;
+            let Some(texts) = boxes.get(name).and_then(|entry| entry.definition.as_ref()) else {
+                continue;
+            };
+            (self.say)(&format!("changing box {name} while it runs"));
+            if let Err(error) = live::change(&self.manager, name, texts) {
+                let failure = Failure {
+                    reason: format!("was not changed: {}", chain(&error)),
+                    refused: true,
+                };
+                failures.insert(name.clone(), failure);
+            }
+        }
+        let starts: BTreeMap<&Name, What> = actions
+            .iter()
+            .filter(|action| matches!(action.what, What::Start | What::Restart { .. }))
+            .map(|action| (&action.name, action.what))
+            .collect();
+        let definitions: Vec<Definition> = starts
+            .keys()
+            .filter_map(|name| {
+                let texts = boxes.get(*name)?.definition.as_ref()?;
+                parse(name, texts).ok()
+            })
+            .collect();
+        for step in steps(&definitions) {
+            self.start(&step, &definitions, &starts, boxes, runs, &mut failures)?;
+        }
+        Ok(failures)
+    }
+
+    /// Starts or restarts boxes that do not wait for each other.
+    fn start(
+        &mut self,
+        step: &[Name],
+        definitions: &[Definition],
+        starts: &BTreeMap<&Name, What>,
+        boxes: &BTreeMap<Name, Entry>,
+        runs: &BTreeMap<Name, Runs>,
+        failures: &mut Failures,
+    ) -> Result<(), Error> {
+        let mut closed = Vec::new();
+        let (mut opened, mut started, mut restarted) = (Vec::new(), Vec::new(), Vec::new());
+        for name in step {
+            let Some(what) = starts.get(name) else {
+                continue;
+            };
+            let definition = definitions
+                .iter()
+                .find(|definition| definition.name == *name);
+            let sockets: Vec<(Name, String)> = definition
+                .map(Definition::socket_units)
+                .unwrap_or_default()
+                .into_iter()
+                .map(|unit| (name.clone(), unit))
+                .collect();
+            let service = (name.clone(), name.unit());
+            (self.say)(&format!("{}ing box {name}", what.verb()));
+            match *what {
+                What::Start if !sockets.is_empty() => opened.extend(sockets),
+                What::Restart {
+                    sockets: true,
+                    service: runs_too,
+                } => {
+                    // A socket cannot be opened while its service runs.
+                    let open = runs.get(name).map_or(&[][..], |runs| &runs.sockets[..]);
+                    closed.extend(open.iter().map(|unit| (name.clone(), unit.clone())));
+                    closed.push(service.clone());
+                    opened.extend(sockets);
+                    if runs_too {
+                        started.push(service);
+                    }
+                }
+                What::Restart { .. } if !self.is_done(name, boxes)? => restarted.push(service),
+                // A box that requires another one was restarted with it.
+                _ => started.push(service),
+            }
+            // Else the limit of starts, which is about starts by themselves, would count against the definition.
+            let _ = self.manager.reset_failed(&name.unit());
+        }
+        self.change(Operation::Stop, closed, failures)?;
+        self.change(Operation::Start, opened, failures)?;
+        self.change(Operation::Restart, restarted, failures)?;
+        self.change(Operation::Start, started, failures)
+    }
+
+    /// Whether a box runs, or comes up, by its definition already.
+    fn is_done(&self, name: &Name, boxes: &BTreeMap<Name, Entry>) -> Result<bool, Error> {
+        let wanted = boxes.get(name).and_then(|entry| entry.definition.as_ref());
+        if running::definition(name).as_ref() != wanted {
+            return Ok(false);
+        }
+        let state = self.manager.unit(&name.unit())?.active_state;
+        Ok(matches!(state.as_str(), "active" | "activating"))
+    }
+
+    fn change(
+        &self,
+        operation: Operation,
+        units: Vec<(Name, String)>,
+        failures: &mut Failures,
+    ) -> Result<(), Error> {
+        if units.is_empty() {
+            return Ok(());
+        }
+        let (names, units): (Vec<Name>, Vec<String>) = units.into_iter().unzip();
+        let results = self.manager.change_units(operation, &units)?;
+        for ((name, unit), result) in names.into_iter().zip(units).zip(results) {
+            let Err(error) = result else { continue };
+            if let systemd::Error::Lost { .. } = error {
+                return Err(error.into());
+            }
+            let failure = self.failure(operation, &unit, &error);
+            failures.entry(name).or_insert(failure);
+        }
+        Ok(())
+    }
+
+    fn failure(&self, operation: Operation, unit: &str, error: &systemd::Error) -> Failure {
+        let verb = operation.verb();
+        let (job, refused) = match error {
+            systemd::Error::Job { result, .. } => (
+                true,
+                // Somebody else's doing, or another box's.
+                operation != Operation::Stop && !matches!(&**result, "canceled" | "dependency"),
+            ),
+            _ => (false, operation != Operation::Stop),
+        };
+        let status = self.manager.unit(unit).ok().filter(|_| job && refused);
+        let reason = match status {
+            Some(status) if status.result != "success" => {
+                let said = match status.status_text.as_str() {
+                    "" => String::new(),
+                    text => format!(": {text}"),
+                };
+                format!("did not {verb} ({}){said}", status.result)
+            }
+            _ => format!("did not {verb}: {}", chain(error)),
+        };
+        Failure { reason, refused }
+    }
+}
+
+fn reasons(failures: &Failures) -> BTreeMap<Name, String> {
+    failures
+        .iter()
+        .map(|(name, failure)| (name.clone(), failure.reason.clone()))
+        .collect()
+}
+
+/// The boxes with those that failed put back, and what is to be done for that.
+fn put_back(
+    before: &BTreeMap<Name, Entry>,
+    mut boxes: BTreeMap<Name, Entry>,
+    runs: &BTreeMap<Name, Runs>,
+    actions: &[Action],
+    failures: &Failures,
+) -> (BTreeMap<Name, Entry>, Vec<Action>) {
+    let mut back = Vec::new();
+    for action in actions {
+        let name = &action.name;
+        let (Some(failure), Some(entry)) = (failures.get(name), boxes.get_mut(name)) else {
+            continue;
+        };
+        let runs = runs.get(name).cloned().unwrap_or_default();
+        if !failure.refused {
+            // What it waited for may be there once that was put back.
+            if matches!(action.what, What::Start | What::Restart { .. }) {
+                back.push(Action {
+                    what: What::Start,
+                    ..action.clone()
+                });
+            }
+            continue;
+        }
+        let last = match runs.service {
+            Service::Up => runs.definition,
+            _ => None,
+        };
+        let last = last
+            .or_else(|| before.get(name)?.definition.clone())
+            .filter(|last| Some(last) != entry.definition.as_ref());
+        let instead_of = match entry.held.take() {
+            Some(held) => held.instead_of,
+            None => entry.definition.clone(),
+        };
+        let what = match (action.what, runs.service, &last) {
+            (What::Change, _, Some(_)) => Some(What::Change),
+            (What::Restart { sockets, .. }, _, Some(_)) => Some(What::Restart {
+                service: runs.service == Service::Up,
+                sockets,
+            }),
+            // It did not run before.
+            (What::Start, _, Some(_)) => Some(What::Stop),
+            _ => None,
+        };
+        entry.definition = last;
+        entry.held = Some(Held {
+            why: Why::Rejected,
+            reason: format!("it {} by what its files say", failure.reason),
+            instead_of,
+        });
+        back.extend(what.map(|what| Action {
+            name: name.clone(),
+            what,
+            reason: Some(failure.reason.clone()),
+            changes: Vec::new(),
+        }));
+    }
+    let known: BTreeSet<Name> = actions.iter().map(|action| action.name.clone()).collect();
+    let stopped = dependents(&boxes, failures)
+        .into_iter()
+        .filter(|name| !known.contains(name))
+        .filter(|name| {
+            runs.get(name)
+                .is_some_and(|runs| runs.service == Service::Up)
+        });
+    back.extend(stopped.map(|name| Action {
+        name,
+        what: What::Start,
+        reason: Some("a box it requires failed".to_owned()),
+        changes: Vec::new(),
+    }));
+    (boxes, back)
+}
+
+/// The boxes that require one of those that failed, or one that does: systemd has stopped them too.
+fn dependents(boxes: &BTreeMap<Name, Entry>, failures: &Failures) -> BTreeSet<Name> {
+    let requires: Vec<(&Name, Vec<String>)> = boxes
+        .iter()
+        .filter_map(|(name, entry)| {
+            let definition = parse(name, entry.definition.as_ref()?).ok()?;
+            let units = definition.requires.iter().map(Dependency::unit).collect();
+            Some((name, units))
+        })
+        .collect();
+    let mut down: BTreeSet<Name> = failures.keys().cloned().collect();
+    loop {
+        let more: Vec<Name> = requires
+            .iter()
+            .filter(|(name, units)| {
+                !down.contains(*name) && down.iter().any(|down| units.contains(&down.unit()))
+            })
+            .map(|(name, _)| (*name).clone())
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        down.extend(more);
+    }
+    down.retain(|name| !failures.contains_key(name));
+    down
+}

@@ -1,0 +1,315 @@
+//! What is known before it is decided: the definitions, the current generation, and what runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Error;
+use super::diff::{Action, Asked, Runs, Service, Subject, actions};
+use crate::definition::{self, Definition, Layers, SourceText};
+use crate::generation::{Entry, Found, Generation, Held, Store, Why};
+use crate::name::Name;
+use crate::systemd::Manager;
+use crate::{host, plan, running};
+
+/// What is to be applied.
+#[derive(Debug)]
+pub struct Intention {
+    /// The generation in force until now.
+    pub current: Option<Generation>,
+    /// Its boxes.
+    pub before: BTreeMap<Name, Entry>,
+    /// The boxes as they are to be.
+    pub boxes: BTreeMap<Name, Entry>,
+    /// What runs.
+    pub runs: BTreeMap<Name, Runs>,
+    /// What is done for it.
+    pub actions: Vec<Action>,
+    /// Everything wrong with definitions, as `boxctl check` shows it: by the name of the box or file.
+    pub problems: BTreeMap<String, String>,
+}
+
+impl Intention {
+    /// Whether all is as it is to be.
+    pub fn is_nothing(&self) -> bool {
+        self.actions.is_empty() && self.boxes == self.before && self.current.is_some()
+    }
+
+    /// The boxes whose definition in force is not what their files say.
+    pub fn held(&self) -> impl Iterator<Item = (&Name, &Entry, &Held)> {
+        self.boxes
+            .iter()
+            .filter_map(|(name, entry)| Some((name, entry, entry.held.as_ref()?)))
+    }
+}
+
+/// What is to be done so that all is as the files say.
+///
+/// # Errors
+///
+/// What is needed for that cannot be read. A definition with problems is no error.
+pub fn files(
+    layers: &Layers,
+    store: &Store,
+    manager: &Manager,
+    asked: Asked,
+) -> Result<Intention, Error> {
+    let (current, before) = current(store)?;
+    let runs = runs(manager)?;
+    let mut boxes = BTreeMap::new();
+    let mut problems = BTreeMap::new();
+    for listed in definition::list(layers).map_err(Error::List)? {
+        if let Err(error) = listed.name {
+            problems.insert(listed.path.display().to_string(), error.to_string());
+        }
+    }
+    for name in names(layers, &before)? {
+        let found = Found::read(&name, layers);
+        let mut was = before.get(&name).cloned().unwrap_or(Entry {
+            definition: None,
+            held: None,
+        });
+        if was.definition.is_none() {
+            // Nobody knows a better one than that by which it runs.
+            was.definition = runs.get(&name).and_then(|runs| runs.definition.clone());
+        }
+        if let Found::Broken(error) = &found {
+            problems.insert(name.to_string(), error.to_string());
+        }
+        if let Some(entry) = entry(&name, found, was, asked) {
+            boxes.insert(name, entry);
+        }
+    }
+    let actions = match (&current, asked) {
+        // The first look at a host: nothing is known to have changed.
+        (None, Asked::ByChange) => Vec::new(),
+        _ => actions(&subjects(&before, &boxes, &runs), asked),
+    };
+    Ok(Intention {
+        current,
+        before,
+        boxes,
+        runs,
+        actions,
+        problems,
+    })
+}
+
+/// What is to be done so that all is as an earlier generation says.
+///
+/// # Errors
+///
+/// As [`files`]; there is no such generation.
+pub fn back_to(
+    number: u64,
+    layers: &Layers,
+    store: &Store,
+    manager: &Manager,
+) -> Result<Intention, Error> {
+    let wanted = store.boxes(number)?;
+    let (current, before) = current(store)?;
+    let runs = runs(manager)?;
+    let all: BTreeSet<Name> = names(layers, &before)?
+        .into_iter()
+        .chain(wanted.keys().cloned())
+        .collect();
+    let mut boxes = BTreeMap::new();
+    for name in all {
+        let definition = wanted.get(&name).and_then(|entry| entry.definition.clone());
+        let found = Found::read(&name, layers);
+        let instead_of = found.texts().map(<[SourceText]>::to_vec);
+        if definition.is_none() && matches!(found, Found::Nothing(_)) {
+            continue;
+        }
+        let held = (definition != instead_of).then(|| Held {
+            why: Why::RolledBack,
+            reason: format!("rolled back to generation {number}"),
+            instead_of,
+        });
+        boxes.insert(name, Entry { definition, held });
+    }
+    let actions = actions(&subjects(&before, &boxes, &runs), Asked::ByPerson);
+    Ok(Intention {
+        current,
+        before,
+        boxes,
+        runs,
+        actions,
+        problems: BTreeMap::new(),
+    })
+}
+
+/// What is known of each box of either set.
+pub(super) fn subjects(
+    before: &BTreeMap<Name, Entry>,
+    after: &BTreeMap<Name, Entry>,
+    runs: &BTreeMap<Name, Runs>,
+) -> Vec<Subject> {
+    let names: BTreeSet<&Name> = before.keys().chain(after.keys()).collect();
+    let definition = |set: &BTreeMap<Name, Entry>, name| {
+        set.get(name)
+            .and_then(|entry: &Entry| entry.definition.clone())
+    };
+    names
+        .into_iter()
+        .map(|name| Subject {
+            name: name.clone(),
+            before: definition(before, name),
+            after: definition(after, name),
+            held: after.get(name).and_then(|entry| entry.held.clone()),
+            runs: runs.get(name).cloned().unwrap_or_default(),
+        })
+        .collect()
+}
+
+/// What runs of each box, as systemd and the boxes' own files have it.
+///
+/// # Errors
+///
+/// [`Error::Systemd`], [`Error::Running`].
+pub fn runs(manager: &Manager) -> Result<BTreeMap<Name, Runs>, Error> {
+    let mut boxes: BTreeMap<Name, Runs> = BTreeMap::new();
+    for unit in manager.list_units(&["box@*.service"])? {
+        let Some(name) = name_in(&unit.unit, ".service") else {
+            continue;
+        };
+        let service = match unit.active_state.as_str() {
+            "active" | "reloading" | "refreshing" | "activating" => Service::Up,
+            "failed" => Service::Failed,
+            _ => Service::AtRest,
+        };
+        boxes.entry(name).or_default().service = service;
+    }
+    for unit in manager.list_units(&["box@*.socket"])? {
+        let open = matches!(unit.active_state.as_str(), "active" | "activating");
+        if let Some(name) = name_in(&unit.unit, ".socket").filter(|_| open) {
+            boxes.entry(name).or_default().sockets.push(unit.unit);
+        }
+    }
+    for name in running::names()? {
+        let runs = boxes.entry(name.clone()).or_default();
+        if runs.service != Service::Up
+            && running::find(&name)?.is_some_and(|running| running.plan.scope.before.is_none())
+        {
+            runs.service = Service::Foreground;
+        }
+        runs.definition = running::definition(&name);
+    }
+    Ok(boxes)
+}
+
+fn name_in(unit: &str, suffix: &str) -> Option<Name> {
+    let instance = unit.strip_prefix("box@")?.strip_suffix(suffix)?;
+    let name = instance.split(':').next().unwrap_or(instance);
+    name.parse().ok()
+}
+
+fn current(store: &Store) -> Result<(Option<Generation>, BTreeMap<Name, Entry>), Error> {
+    let current = store.current()?;
+    let boxes = match &current {
+        Some(current) => store.boxes(current.number)?,
+        None => BTreeMap::new(),
+    };
+    Ok((current, boxes))
+}
+
+fn names(layers: &Layers, before: &BTreeMap<Name, Entry>) -> Result<BTreeSet<Name>, Error> {
+    let listed = definition::list(layers).map_err(Error::List)?;
+    let names = listed.into_iter().filter_map(|listed| listed.name.ok());
+    Ok(names.chain(before.keys().cloned()).collect())
+}
+
+/// The box as it is to be, from what its files say and what it was.
+fn entry(name: &Name, found: Found, was: Entry, asked: Asked) -> Option<Entry> {
+    let held = found.held_by(&was).filter(|held| match held.why {
+        Why::Broken | Why::Unreachable => true,
+        Why::Rejected | Why::RolledBack => asked == Asked::ByChange,
+        // The host may have what it takes by now.
+        Why::Impossible => false,
+    });
+    if held.is_some() {
+        return Some(Entry {
+            definition: was.definition,
+            held,
+        });
+    }
+    let Found::Good(texts, definition) = found else {
+        return None;
+    };
+    if was.definition.as_ref() != Some(&texts)
+        && let Err(reason) = possible(&definition)
+    {
+        tracing::debug!("box {name}: {reason}");
+        return Some(Entry {
+            definition: was.definition,
+            held: Some(Held {
+                why: Why::Impossible,
+                reason,
+                instead_of: Some(texts),
+            }),
+        });
+    }
+    Some(Entry {
+        definition: Some(texts),
+        held: None,
+    })
+}
+
+/// Whether this host can carry it out.
+fn possible(definition: &Definition) -> Result<(), String> {
+    match plan::resolve(definition, &host::read(definition)) {
+        Ok(_) => Ok(()),
+        Err(problems) => {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            Err(problems.join("; "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::LoadError;
+
+    #[test]
+    fn units_are_told_apart_by_their_names() {
+        let name = |unit, suffix| name_in(unit, suffix).map(String::from);
+        assert_eq!(name("box@web.service", ".service").as_deref(), Some("web"));
+        assert_eq!(
+            name("box@web:admin.socket", ".socket").as_deref(),
+            Some("web")
+        );
+        assert_eq!(name("box@web.socket", ".service"), None);
+        assert_eq!(name("box@.service", ".service"), None);
+    }
+
+    #[test]
+    fn a_broken_definition_keeps_what_runs() {
+        let name: Name = "web".parse().expect("a name");
+        let texts = |text: &str| {
+            Some(vec![SourceText {
+                path: "/etc/boxd/web.toml".into(),
+                text: text.to_owned(),
+            }])
+        };
+        let broken = || {
+            let source = std::io::Error::other("no");
+            Found::Broken(LoadError::Read {
+                path: "/etc/boxd/web.toml".into(),
+                source,
+            })
+        };
+        let was = Entry {
+            definition: texts("command = ['/bin/a']"),
+            held: None,
+        };
+        for asked in [Asked::ByChange, Asked::ByPerson] {
+            let entry = entry(&name, broken(), was.clone(), asked).expect("a box");
+            assert_eq!(entry.definition, was.definition);
+            assert_eq!(entry.held.expect("held").why, Why::Broken);
+        }
+        let gone = Found::Nothing(LoadError::Masked {
+            name: name.clone(),
+            path: "x".into(),
+        });
+        assert_eq!(entry(&name, gone, was, Asked::ByChange), None);
+    }
+}

@@ -1,0 +1,446 @@
+//! Generations: the sets of definitions that were applied, in `/var/lib/boxd/generations`, and what they are for a
+//! box whose file cannot be used.
+//!
+//! The last generation that was not refused is the current one. It says for each box which definition is *in force*.
+//! That is what its files say, unless it is held: because they cannot be used, because the box did not become ready
+//! with them, or because somebody rolled back. A held box runs and starts by the definition of its generation until
+//! its files say something else; `boxd run` and the generator ask [`in_force`], and nobody needs the agent for it.
+
+mod store;
+
+pub use store::{Error, KEPT, Lock, Store, changed};
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::definition::{self, Definition, Layers, LoadError, SourceText};
+use crate::name::Name;
+
+/// One generation without its definitions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Generation {
+    /// Counted from 1.
+    pub number: u64,
+    /// When it was written: microseconds since the epoch.
+    pub time: u64,
+    /// Who had it applied.
+    pub author: String,
+    /// Why it was made.
+    pub cause: Cause,
+    /// What became of it.
+    pub state: State,
+    /// What it has otherwise than the one before, by name.
+    pub changed: BTreeMap<Name, Changed>,
+    /// Boxes that did not become ready, and why.
+    #[serde(default)]
+    pub failures: BTreeMap<Name, String>,
+    /// Boxes that it has to start or restart, as long as it is being applied.
+    #[serde(default)]
+    pub work: Vec<Name>,
+}
+
+/// Why a generation was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The definitions as they were found.
+    Files,
+    /// An earlier generation was wanted back.
+    Rollback(u64),
+    /// Boxes of a generation did not become ready.
+    PutBack(u64),
+}
+
+/// What became of a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It is being applied, or who did so was killed.
+    Applying,
+    /// It was.
+    Applied,
+    /// A box of it did not become ready.
+    Failed,
+}
+
+/// What became of a box from one generation to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Changed {
+    /// There was none.
+    Added,
+    /// Its definition is another one.
+    Changed,
+    /// There is none any more.
+    Removed,
+}
+
+/// One box of a generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Entry {
+    /// The definition in force; absent for a box that never had one that could be used, or is hidden by a rollback.
+    pub definition: Option<Vec<SourceText>>,
+    /// Why that is not what the files say.
+    pub held: Option<Held>,
+}
+
+/// Why a definition is in force that is not what the files say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Held {
+    /// In a word.
+    pub why: Why,
+    /// In words.
+    pub reason: String,
+    /// What the files say; absent if they cannot be read or there are none.
+    pub instead_of: Option<Vec<SourceText>>,
+}
+
+/// Why a box is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// Its definition has problems.
+    Broken,
+    /// Its definition cannot be carried out on this host.
+    Impossible,
+    /// The directory its file was in is not there.
+    Unreachable,
+    /// It did not become ready with the definition.
+    Rejected,
+    /// Somebody wanted an earlier generation back.
+    RolledBack,
+}
+
+/// What the files say of a box, and what of that is in force.
+#[derive(Debug)]
+pub struct InForce {
+    /// By which the box is started.
+    pub definition: Definition,
+    /// The texts it was read from.
+    pub texts: Vec<SourceText>,
+    /// Why it is not what the files say, if it is not.
+    pub notice: Option<Notice>,
+}
+
+/// That a definition is in force which is not what the files say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// The generation it comes from.
+    pub generation: u64,
+    /// In a word.
+    pub why: Why,
+    /// In words.
+    pub reason: String,
+}
+
+impl Notice {
+    /// As a sentence without its subject, which is a box.
+    pub fn sentence(&self) -> String {
+        format!(
+            "has the definition of generation {}: {}",
+            self.generation, self.reason
+        )
+    }
+}
+
+/// Why a box has no definition in force.
+#[derive(Debug, thiserror::Error)]
+pub enum NotInForce {
+    /// The files give none, and no generation does.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// It came after the generation that was wanted back.
+    #[error(
+        "box {name} is not part of generation {generation}, to which this host was rolled back; `boxctl apply` brings it back"
+    )]
+    Hidden {
+        /// The box.
+        name: Name,
+        /// The generation in force.
+        generation: u64,
+    },
+}
+
+/// The definition by which a box is started: what its files say, or what its generation keeps for it.
+///
+/// # Errors
+///
+/// There is none.
+pub fn in_force(name: &Name, layers: &Layers) -> Result<InForce, NotInForce> {
+    in_force_by(name, layers, &Store::system())
+}
+
+fn in_force_by(name: &Name, layers: &Layers, store: &Store) -> Result<InForce, NotInForce> {
+    let found = Found::read(name, layers);
+    // Where no generation can be read, the files count.
+    let entry = store.entry(name).ok().flatten();
+    found.in_force(name, entry.as_ref().map(|(number, entry)| (*number, entry)))
+}
+
+/// What the files of a box say.
+#[derive(Debug)]
+pub enum Found {
+    /// A definition.
+    Good(Vec<SourceText>, Box<Definition>),
+    /// Nothing that can be used.
+    Broken(LoadError),
+    /// Nothing: no file, or a mask.
+    Nothing(LoadError),
+}
+
+impl Found {
+    /// Reads them.
+    pub fn read(name: &Name, layers: &Layers) -> Found {
+        let texts = match definition::texts(name, layers) {
+            Ok(texts) => texts,
+            Err(error @ (LoadError::Find { .. } | LoadError::Masked { .. })) => {
+                return Found::Nothing(error);
+            }
+            Err(error) => return Found::Broken(error),
+        };
+        match definition::parse(name, &texts) {
+            Ok(definition) => Found::Good(texts, Box::new(definition)),
+            Err(diagnostics) => Found::Broken(diagnostics.into()),
+        }
+    }
+
+    /// What they say, if it can be used.
+    pub fn texts(&self) -> Option<&[SourceText]> {
+        match self {
+            Found::Good(texts, _) => Some(texts),
+            Found::Broken(_) | Found::Nothing(_) => None,
+        }
+    }
+
+    /// Decides what is in force, by the entry of the current generation.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is.
+    pub fn in_force(
+        self,
+        name: &Name,
+        entry: Option<(u64, &Entry)>,
+    ) -> Result<InForce, NotInForce> {
+        if let Some((generation, entry)) = entry
+            && let Some(held) = self.held_by(entry)
+        {
+            let kept = entry.definition.as_ref().and_then(|texts| {
+                let definition = definition::parse(name, texts).ok()?;
+                Some((definition, texts.clone()))
+            });
+            match kept {
+                Some((definition, texts)) => {
+                    let notice = Some(Notice {
+                        generation,
+                        why: held.why,
+                        reason: held.reason,
+                    });
+                    return Ok(InForce {
+                        definition,
+                        texts,
+                        notice,
+                    });
+                }
+                None if held.why == Why::RolledBack && entry.definition.is_none() => {
+                    return Err(NotInForce::Hidden {
+                        name: name.clone(),
+                        generation,
+                    });
+                }
+                // Nothing better is known.
+                None => {}
+            }
+        }
+        match self {
+            Found::Good(texts, definition) => Ok(InForce {
+                definition: *definition,
+                texts,
+                notice: None,
+            }),
+            Found::Broken(error) | Found::Nothing(error) => Err(error.into()),
+        }
+    }
+
+    /// Why the definition of this entry counts instead of what was found, if it does.
+    pub fn held_by(&self, entry: &Entry) -> Option<Held> {
+        let by_choice = entry
+            .held
+            .as_ref()
+            .filter(|held| matches!(held.why, Why::Rejected | Why::RolledBack | Why::Impossible));
+        match self {
+            Found::Good(texts, _) => by_choice
+                .filter(|held| held.instead_of.as_ref() == Some(texts))
+                .cloned(),
+            Found::Broken(error) => Some(Held {
+                why: Why::Broken,
+                reason: broken(error),
+                instead_of: None,
+            }),
+            Found::Nothing(LoadError::Masked { .. }) => None,
+            Found::Nothing(_) => by_choice
+                .filter(|held| held.why == Why::RolledBack && held.instead_of.is_none())
+                .cloned()
+                .or_else(|| unreachable(entry)),
+        }
+    }
+}
+
+/// The problem in one line.
+pub(crate) fn broken(error: &LoadError) -> String {
+    match error {
+        LoadError::Invalid(diagnostics) => {
+            let place = diagnostics.first();
+            match diagnostics.count() {
+                0 | 1 => format!("its file has a problem: {place}"),
+                count => format!("its files have {count} problems, the first: {place}"),
+            }
+        }
+        error => error.to_string(),
+    }
+}
+
+/// A directory that has gone away as a whole says nothing about the boxes that were in it.
+fn unreachable(entry: &Entry) -> Option<Held> {
+    let base = entry.definition.as_ref()?.first()?;
+    let directory = base.path.parent()?;
+    let gone = matches!(directory.try_exists(), Ok(false));
+    gone.then(|| Held {
+        why: Why::Unreachable,
+        reason: format!("the directory {} is not there", directory.display()),
+        instead_of: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    struct Place {
+        root: tempfile::TempDir,
+        layers: Layers,
+    }
+
+    impl Place {
+        fn new() -> Place {
+            let root = tempfile::tempdir().expect("a directory");
+            fs::create_dir_all(root.path().join("etc/boxd")).expect("made");
+            let layers = Layers::under(root.path());
+            Place { root, layers }
+        }
+
+        fn put(&self, text: &str) {
+            fs::write(self.root.path().join("etc/boxd/web.toml"), text).expect("written");
+        }
+
+        fn texts(&self, text: &str) -> Vec<SourceText> {
+            vec![SourceText {
+                path: self.root.path().join("etc/boxd/web.toml"),
+                text: text.to_owned(),
+            }]
+        }
+
+        fn command(&self, entry: Option<&Entry>) -> String {
+            let name: Name = "web".parse().expect("a name");
+            let found = Found::read(&name, &self.layers);
+            match found.in_force(&name, entry.map(|entry| (7, entry))) {
+                Ok(in_force) => match in_force.notice {
+                    Some(notice) => format!("{:?} {:?}", in_force.definition.command, notice.why),
+                    None => format!("{:?}", in_force.definition.command),
+                },
+                Err(NotInForce::Hidden { .. }) => "hidden".to_owned(),
+                Err(NotInForce::Load(error)) => match error {
+                    LoadError::Find { .. } => "none".to_owned(),
+                    LoadError::Masked { .. } => "masked".to_owned(),
+                    _ => "broken".to_owned(),
+                },
+            }
+        }
+    }
+
+    #[test]
+    fn a_broken_file_leaves_the_last_good_definition_in_force() {
+        let place = Place::new();
+        place.put("command = ['/bin/new']\n");
+        let entry = Entry {
+            definition: Some(place.texts("command = ['/bin/old']\n")),
+            held: None,
+        };
+        assert_eq!(place.command(Some(&entry)), "[\"/bin/new\"]");
+        place.put("comand = ['/bin/new']\n");
+        assert_eq!(place.command(None), "broken");
+        assert_eq!(place.command(Some(&entry)), "[\"/bin/old\"] Broken");
+        let never = Entry {
+            definition: None,
+            held: None,
+        };
+        assert_eq!(place.command(Some(&never)), "broken");
+    }
+
+    #[test]
+    fn what_was_refused_stays_so_until_it_is_changed() {
+        let place = Place::new();
+        let refused = "command = ['/bin/refused']\n";
+        place.put(refused);
+        let mut entry = Entry {
+            definition: Some(place.texts("command = ['/bin/old']\n")),
+            held: Some(Held {
+                why: Why::Rejected,
+                reason: String::new(),
+                instead_of: Some(place.texts(refused)),
+            }),
+        };
+        assert_eq!(place.command(Some(&entry)), "[\"/bin/old\"] Rejected");
+        place.put("command = ['/bin/better']\n");
+        assert_eq!(place.command(Some(&entry)), "[\"/bin/better\"]");
+        // A box that never was ready starts by what there is.
+        place.put(refused);
+        entry.definition = None;
+        assert_eq!(place.command(Some(&entry)), "[\"/bin/refused\"]");
+    }
+
+    #[test]
+    fn a_rollback_hides_and_brings_back() {
+        let place = Place::new();
+        let file = "command = ['/bin/new']\n";
+        let held = |instead_of| {
+            Some(Held {
+                why: Why::RolledBack,
+                reason: String::new(),
+                instead_of,
+            })
+        };
+        place.put(file);
+        let hidden = Entry {
+            definition: None,
+            held: held(Some(place.texts(file))),
+        };
+        assert_eq!(place.command(Some(&hidden)), "hidden");
+        let back = Entry {
+            definition: Some(place.texts("command = ['/bin/old']\n")),
+            held: held(None),
+        };
+        assert_eq!(place.command(Some(&back)), "[\"/bin/new\"]");
+        fs::remove_file(place.root.path().join("etc/boxd/web.toml")).expect("removed");
+        assert_eq!(place.command(Some(&back)), "[\"/bin/old\"] RolledBack");
+    }
+
+    #[test]
+    fn a_removed_file_is_a_removed_box_but_a_missing_directory_is_not() {
+        let place = Place::new();
+        let entry = Entry {
+            definition: Some(place.texts("command = ['/bin/old']\n")),
+            held: None,
+        };
+        assert_eq!(place.command(Some(&entry)), "none");
+        place.put("");
+        assert_eq!(place.command(Some(&entry)), "masked");
+        fs::remove_dir_all(place.root.path().join("etc/boxd")).expect("removed");
+        assert_eq!(place.command(Some(&entry)), "[\"/bin/old\"] Unreachable");
+    }
+}
