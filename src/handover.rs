@@ -321,7 +321,7 @@ impl Document {
             ];
             times.into_iter().any(long) || rules.retries == 0
         });
-        let ids = IdRange::BASE_MIN..=IdRange::BASE_MAX;
+        let ids = 0..=u32::MAX - (IdRange::SIZE - 1);
         let priorities = [self.output.stdout_priority, self.output.stderr_priority];
         let fields = [
             ("pid", self.pid <= 0),

@@ -461,12 +461,12 @@ fn passes(line: &Line<'_>, sent: &mut Sent, gate: &mut Gate) -> bool {
         }
         None => {
             let admitted = gate.admits(line.length);
-            sent.dropped_lines += u64::from(!admitted);
+            sent.dropped_lines = sent.dropped_lines.saturating_add(u64::from(!admitted));
             admitted
         }
     };
     if !passes {
-        sent.dropped_bytes += line.length as u64;
+        sent.dropped_bytes = sent.dropped_bytes.saturating_add(line.length as u64);
         sent.within_line = (line.cut == Some(Cut::LineMax)).then_some(DROPPED);
     }
     passes

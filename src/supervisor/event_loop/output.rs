@@ -112,9 +112,12 @@ impl EventLoop {
             reported,
             ..
         } = &self.received.kept;
-        let lines = stdout.dropped_lines + stderr.dropped_lines;
+        let lines = stdout.dropped_lines.saturating_add(stderr.dropped_lines);
         let bytes = stdout.dropped_bytes.saturating_add(stderr.dropped_bytes);
-        (lines - reported.0, bytes - reported.1)
+        (
+            lines.saturating_sub(reported.0),
+            bytes.saturating_sub(reported.1),
+        )
     }
 
     /// Says how much output was too much. An heir that was not told says it again rather than never.
