@@ -42,7 +42,8 @@ pub fn output(data: &[u8]) {
     let style = Style {
         priority: choices.byte() % 8,
         prefixes: choices.byte() & 1 != 0,
-        line_max: 4 + choices.below(1 << 12),
+        // Less than a definition can ask for, but enough that no priority is cut.
+        line_max: 8 + choices.below(1 << 12),
     };
     let heirs = choices.byte() & 1 != 0;
     let entries = JOURNAL.with(|journal| relayed(written, style, heirs, journal));
