@@ -160,12 +160,7 @@ pub fn read(definition: &Definition) -> Host {
         sockets: socket_paths(definition)
             .map(|path| (path.to_owned(), real_path(path)))
             .collect(),
-        modules: match &definition.security {
-            security if security.apparmor.is_none() && security.selinux.is_none() => {
-                SecurityModules::default()
-            }
-            _ => SecurityModules::read(),
-        },
+        modules: SecurityModules::read(),
         devices: device_paths(definition)
             .chain(cdi::nodes(&cdi))
             .map(|path| (path.clone(), DeviceFacts::read(&path)))

@@ -462,7 +462,7 @@ struct Security {
     read_only_paths: Option<Vec<AbsolutePath>>,
     /// Whether programs may use keyrings(7), of which the box always has its own. Default: `false`.
     keyring: Option<bool>,
-    /// The AppArmor profile it runs under, which must be loaded on the host. Default: the host's choice.
+    /// The AppArmor profile it runs under, which must be loaded on the host. Default: boxd's own where it is loaded.
     apparmor: Option<Line>,
     /// The SELinux label it runs under. Default: the host's choice.
     selinux: Option<Line>,

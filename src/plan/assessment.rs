@@ -509,6 +509,14 @@ fn relaxations(plan: &Plan, facts: &Facts) -> Vec<Relaxation> {
              from it",
         );
     }
+    let unconfined = |label: &&Label| !confines(label);
+    if let Some(Label::AppArmor(name)) = plan.privileges.labels.iter().find(unconfined) {
+        add(
+            "security.apparmor",
+            name.clone(),
+            "what the host's AppArmor keeps from boxes",
+        );
+    }
     for path in sensitive_paths(plan) {
         add(
             "sensitive",
@@ -664,6 +672,7 @@ mod tests {
             ),
             ("[[socket]]\nstream = '127.0.0.1:8080'", "socket"),
             ("[[socket]]\ndatagram = 53", "socket"),
+            ("[security]\napparmor = 'unconfined'", "security.apparmor"),
         ] {
             let assessment = assessed(text);
             assert!(assessment.score >= tight, "{text}: {assessment:?}");

@@ -77,7 +77,7 @@ pub(super) fn of(definition: &Definition, host: &Host, findings: &mut Findings) 
             .unwrap_or(definition.profile == Profile::App),
         seccomp: system_calls(definition, host, capabilities, findings),
         resource_limits: walls::resource_limits(definition),
-        labels: walls::labels(definition, host, findings),
+        labels: walls::labels(definition, capabilities, host, findings),
     }
 }
 

@@ -126,7 +126,16 @@ fn not_the_boxs(path: &str, users: Users) -> Option<&'static str> {
     }
 }
 
-pub(super) fn labels(definition: &Definition, host: &Host, findings: &mut Findings) -> Vec<Label> {
+/// The AppArmor profiles of `packaging/apparmor`: for boxes that may not mount, and for those that may.
+pub(super) const APPARMOR: [&str; 2] = ["boxd-app", "boxd-system"];
+
+/// What the definition asks for; else boxd's own profile, where it is loaded.
+pub(super) fn labels(
+    definition: &Definition,
+    capabilities: CapabilitySet,
+    host: &Host,
+    findings: &mut Findings,
+) -> Vec<Label> {
     let security = &definition.security;
     let mut labels = Vec::new();
     if let Some(profile) = &security.apparmor {
@@ -149,6 +158,16 @@ pub(super) fn labels(definition: &Definition, host: &Host, findings: &mut Findin
             }
             Some(_) => labels.push(Label::AppArmor(profile.clone())),
         }
+    } else if security.selinux.is_none() {
+        let [without_mounts, with_mounts] = APPARMOR;
+        let own = match may_mount(capabilities) {
+            true => with_mounts,
+            false => without_mounts,
+        };
+        let loaded = host.modules.apparmor.as_ref();
+        if loaded.is_some_and(|loaded| loaded.contains(own)) {
+            labels.push(Label::AppArmor(own.to_owned()));
+        }
     }
     if let Some(label) = &security.selinux {
         if host.modules.selinux {
@@ -163,13 +182,16 @@ pub(super) fn labels(definition: &Definition, host: &Host, findings: &mut Findin
 /// An init may mount what it likes, and finds its mounts in the namespaces of its services; what boxd has mounted
 /// stays as it is.
 pub(super) fn closing(definition: &Definition, privileges: &Privileges) -> Closing {
-    let sys_admin = CapabilitySet::of(["SYS_ADMIN"]).unwrap_or(CapabilitySet::ALL);
-    let may_mount = sys_admin.without(privileges.capabilities) == CapabilitySet::EMPTY;
     Closing {
         // Where users are the host's there is nobody to lock against.
-        locked: may_mount && definition.security.users == Users::Auto,
+        locked: may_mount(privileges.capabilities) && definition.security.users == Users::Auto,
         shared: definition.profile == Profile::System,
     }
+}
+
+fn may_mount(capabilities: CapabilitySet) -> bool {
+    let sys_admin = CapabilitySet::of(["SYS_ADMIN"]).unwrap_or(CapabilitySet::ALL);
+    sys_admin.without(capabilities) == CapabilitySet::EMPTY
 }
 
 /// The profile's masks without those the definition takes away.
@@ -249,6 +271,35 @@ mod tests {
         }
         assert!(not_the_boxs("user/max_user_namespaces", Users::Host).is_some());
         assert_eq!(dotted("net/ipv4/conf/eth0.1/x"), "net.ipv4.conf.eth0/1.x");
+    }
+
+    #[test]
+    fn a_box_has_the_profile_of_the_package_where_it_is_loaded() {
+        let labels = |loaded: &[&str], change: &dyn Fn(&mut Definition)| {
+            let mut definition = example();
+            change(&mut definition);
+            let mut host = Host::fixed(&definition);
+            host.modules.apparmor = Some(loaded.iter().map(ToString::to_string).collect());
+            resolve(&definition, &host)
+                .expect("a plan")
+                .privileges
+                .labels
+        };
+        let label = |name: &str| vec![Label::AppArmor(name.to_owned())];
+        let both = ["boxd-app", "boxd-system", "unconfined"];
+        assert_eq!(labels(&both, &|_| {}), label("boxd-app"));
+        let system: &dyn Fn(&mut Definition) = &|definition| definition.profile = Profile::System;
+        assert_eq!(labels(&both, system), label("boxd-system"));
+        assert_eq!(labels(&["boxd-app"], system), []);
+        assert_eq!(labels(&[], &|_| {}), []);
+        let asked = |definition: &mut Definition| {
+            definition.security.apparmor = Some("unconfined".to_owned());
+        };
+        assert_eq!(labels(&both, &asked), label("unconfined"));
+        let text = include_str!("../../packaging/apparmor/boxd");
+        for name in APPARMOR {
+            assert!(text.contains(&format!("\nprofile {name} flags=")), "{name}");
+        }
     }
 
     #[test]
