@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use boxd::identity::IdRange;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::net::{
@@ -21,6 +22,11 @@ use rustix::net::{
 /// Nothing here takes so long unless it is broken.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The ids of a box that has its own.
+pub const IDS: IdRange = IdRange {
+    base: IdRange::BASE_MIN,
+};
+
 /// A box whose payload is a shell script.
 #[derive(Debug, Clone, Copy)]
 pub struct Payload {
@@ -30,7 +36,7 @@ pub struct Payload {
     pub stop_timeout: Duration,
     /// It speaks for itself, and is ready when it says so: `NOTIFY_SOCKET` and `SPEAKER`.
     pub speaks: bool,
-    /// The ids it runs with are its own.
+    /// It has ids of its own, and what it says is said by one of them.
     pub ids: bool,
 }
 

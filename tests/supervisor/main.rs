@@ -17,7 +17,6 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use boxd::handover::{self, Document};
-use boxd::identity::IdRange;
 use boxd::plan::ReadyWhen;
 use boxd::systemd::notify;
 use nix::mount::{MsFlags, mount};
@@ -147,8 +146,7 @@ fn begin(directory: &Path, cgroup: &Path) -> Vec<(String, OwnedFd)> {
         started: 0,
         cgroup: cgroup.to_owned(),
         scope: "box-test.scope".into(),
-        // In it is the only id that is sure to exist here.
-        ids: is_set("BENCH_IDS").then_some(IdRange { base: 0 }),
+        ids: is_set("BENCH_IDS").then_some(bench::IDS),
         root: "host".into(),
         ready: match socket {
             Some(_) => ReadyWhen::Notify,

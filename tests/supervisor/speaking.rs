@@ -12,7 +12,7 @@ use boxd::handover;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::bench::{Bench, Payload, send_with_fd, terminate};
+use crate::bench::{Bench, IDS, Payload, send_with_fd, terminate};
 
 /// No test, but a process of the box that says `SAY` so many `TIMES`, each line an assignment, then makes the file
 /// `SENT`. With a barrier it waits until that is passed. At its end it makes the file `DONE`.
@@ -26,6 +26,11 @@ fn speaker() {
     let socket = UnixDatagram::unbound().expect("makes a socket");
     let to = variable("NOTIFY_SOCKET").expect("is set");
     socket.connect(to).expect("connects");
+    if std::env::var("BENCH_IDS").is_ok_and(|ids| !ids.is_empty()) {
+        // What a message is sent by is the real one; files are made by the other.
+        let root = nix::unistd::Uid::from_raw(0);
+        nix::unistd::setresuid(IDS.base.into(), root, root).expect("sets");
+    }
     let times: u32 = std::env::var("TIMES").map_or(1, |times| times.parse().expect("is a number"));
     let (mut end, write) = io::pipe().expect("makes a pipe");
     for number in 0..times {
