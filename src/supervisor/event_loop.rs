@@ -41,6 +41,9 @@ const KILL_AGAIN: Duration = Duration::from_millis(500);
 /// How long the wait status of somebody else's child is looked for between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// Nothing is to be done for so long.
+const LONG: Duration = Duration::from_secs(5);
+
 /// systemd's time for the start ends so much later than that of the box: what was waited for is said first.
 const AFTER_US: Duration = Duration::from_millis(500);
 
@@ -349,6 +352,10 @@ impl EventLoop {
                 EpollTimeout::try_from(wait.min(1 << 30) as i32).unwrap_or(EpollTimeout::ZERO)
             }
         };
+        // Before a sleep of some length: a supervisor that works needs the same memory again at once.
+        if next.is_none_or(|at| at.saturating_sub(now()) >= LONG) {
+            sys::give_stack_back();
+        }
         let mut events = [EpollEvent::empty(); SOURCES.len()];
         let count = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,

@@ -1,5 +1,8 @@
-//! mallopt(3).
-#![allow(unsafe_code, reason = "no library sets the allocator of libc")]
+//! mallopt(3) and madvise(2).
+#![allow(
+    unsafe_code,
+    reason = "no library sets the allocator of libc, or knows what of a stack is used"
+)]
 
 /// Has the allocator give memory back to the kernel early: for a process that lives long, is idle most of the
 /// time, and now and then needs a buffer. Where libc has no such setting, nothing happens.
@@ -12,5 +15,31 @@ pub fn give_memory_back_early() {
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT);
         libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+    }
+}
+
+/// Gives back the memory of this thread's stack that deeper calls have used before. Only memory is concerned: what the
+/// kernel does not give back stays as it is.
+///
+/// For the first thread of a process alone, which has its stack where the kernel put it, with nothing below that it
+/// could grow into.
+// In a frame of its own: within a larger one, what is in use could lie below the place looked at.
+#[inline(never)]
+pub fn give_stack_back() {
+    /// More than any call here needs; the gap that the kernel keeps free below a stack is larger.
+    const DEEPEST: usize = 128 * 1024;
+    /// The frames of this call and the one it makes, and what a function may use below its frame.
+    const OWN: usize = 4096;
+    let here = 0u8;
+    let end = ((&raw const here).addr() - OWN) & !4095;
+    // SAFETY: the range ends below the frames of all functions that run, this one's being small and the last, and the kernel keeps no other mapping so close
+    // below the first thread's stack (stack_guard_gap, 1 MiB). What lies there has been left by calls that have
+    // returned, and pages that are not mapped are passed over.
+    unsafe {
+        libc::madvise(
+            std::ptr::without_provenance_mut(end - DEEPEST),
+            DEEPEST,
+            libc::MADV_DONTNEED,
+        );
     }
 }
