@@ -27,6 +27,7 @@ mod stats;
 mod table;
 pub mod terminal;
 mod text;
+mod top;
 mod units;
 mod wait;
 
@@ -217,6 +218,9 @@ pub enum Error {
         /// One that is like it.
         similar: Option<String>,
     },
+    /// A screen needs one.
+    #[error("cannot show a screen: this is no terminal; `boxctl stats` prints the same once")]
+    NoTerminal,
     /// Standard output cannot be written.
     #[error("cannot write to standard output")]
     Write(#[from] io::Error),
@@ -302,6 +306,7 @@ pub fn main() -> ExitCode {
             explain::explain(key.as_deref(), name.as_deref(), json, out)
         }
         Command::Inspect { name, json } => inspect::inspect(&name, json, out),
+        Command::Top { interval } => top::top(interval, color),
         Command::Stats { names, json } => stats::stats(&names, json, out),
         Command::Doctor { all, json } => doctor::doctor(all, json, out),
         Command::Status { names, json, lines } => look::status(&names, json, lines, out),

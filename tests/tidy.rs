@@ -108,6 +108,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("cgroups_rs", &["cgroup"]),
     ("tracing_journald", &["journal"]),
     ("clap", &["cli"]),
+    ("ratatui", &["cli"]),
     ("toml", &["definition"]),
     ("annotate_snippets", &["definition"]),
     ("schemars", &["definition"]),

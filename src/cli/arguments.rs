@@ -330,6 +330,18 @@ in the box stood still for want of a processor, of memory, or of a disk. A part 
         #[arg(long)]
         json: bool,
     },
+    /// Watch what running boxes use
+    #[command(after_help = "\
+A line for each box, and graphs of the one that is chosen. q leaves, the arrows choose, and c, m, i, t, p and n put \
+first who uses most CPU, memory, IO or tasks, who waits most, or go by name.
+
+  boxctl top
+  boxctl top --interval 5")]
+    Top {
+        /// Seconds between two looks
+        #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+        interval: std::time::Duration,
+    },
     /// Say what of this host is missing or risky for boxes, and what to do about it
     #[command(after_help = "\
 The exit status is 1 if something is missing that boxes need, and 0 else.
@@ -456,6 +468,16 @@ pub struct Names {
     /// Boxes
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
+}
+
+/// A pause that neither keeps a processor busy nor looks like a screen that hangs.
+fn interval(text: &str) -> Result<std::time::Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => {
+            Ok(std::time::Duration::from_secs_f64(seconds))
+        }
+        _ => Err("expected seconds from 0.1 to 3600".to_owned()),
+    }
 }
 
 /// A signal by number or by name, with or without `SIG`.
