@@ -277,7 +277,7 @@ pub fn understand(json: &[u8]) -> Result<Document, Error> {
     if header.version != VERSION {
         return Err(Error::Version {
             found: header.version,
-            boxd: header.boxd,
+            boxd: version_shown(&header.boxd),
         });
     }
     let document: Document = serde_json::from_slice(json).map_err(Error::Understand)?;
@@ -285,6 +285,13 @@ pub fn understand(json: &[u8]) -> Result<Document, Error> {
         Some(field) => Err(Error::Damaged { field }),
         None => Ok(document),
     }
+}
+
+/// A version as another program wrote it: short, and without anything a terminal would obey.
+fn version_shown(version: &str) -> String {
+    const SHOWN_MAX: usize = 64;
+    let short: String = version.chars().take(SHOWN_MAX).collect();
+    short.escape_debug().to_string()
 }
 
 /// The same, for a file that is known by the name of its box.
