@@ -30,7 +30,7 @@
 //! | K1 | control groups (CVE-2022-0492) | [`kernel`]; each process in its group, with its limits: `limits` and `life` under systemd |
 //! | K2 | files of the kernel to write | [`kernel`] |
 //! | K3 | files of the kernel to read (GHSA-6fw5-f8r9-fgfm) | [`kernel`] |
-//! | K4 | devices | [`kernel`]; `devices_are_those_of_the_definition_with_its_letters` under systemd, after a daemon-reload too |
+//! | K4 | devices | [`kernel`]; `k4_nodes_of_every_device_of_the_host_are_dead` and `devices_are_those_of_the_definition_with_its_letters` under systemd, after a daemon-reload and a daemon-reexec too |
 //! | K5 | system calls with a history, other tables of calls | [`kernel`]; int 0x80 and every number of every table: the tests of `sandbox::seccomp`. The programs of LTP are on no machine of ours |
 //! | K6 | abstract sockets and loopback (CVE-2020-15257) | [`kernel`]; with the host's network: waits for `network.mode` |
 //! | K7 | settings of namespaces that are the host's | [`kernel`]; with the host's network: waits for `network.mode` |

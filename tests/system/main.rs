@@ -7,6 +7,7 @@
 mod guest;
 
 mod apply;
+mod attacks;
 mod faults;
 mod files;
 mod health;
