@@ -557,6 +557,9 @@ fn p9_libraries_of_the_image() {
         let more = format!("user = \"www\"\n{}", image.root());
         let line = "echo $UID-$HOME; exec sleep 1000";
         let subject = Subject::new(users, &["sh", "-c", line], &more, "");
+        // First where a process that hangs is killed.
+        let ran = Subject::new(users, &["true"], &more, "").foreground();
+        assert_eq!(ran.status, 0, "{}", ran.err);
         let running = subject.running();
         let printed = running.prints(
             &["-u", "www"],
