@@ -5,6 +5,7 @@
 
 mod apply;
 mod arguments;
+mod attach;
 mod boot;
 mod complete;
 mod definitions;
@@ -90,6 +91,9 @@ pub enum Error {
     /// A box cannot be run in the foreground.
     #[error(transparent)]
     Run(#[from] crate::foreground::Error),
+    /// Nothing is attached to a box.
+    #[error(transparent)]
+    Attach(#[from] crate::attach::Error),
     /// A box cannot be entered.
     #[error(transparent)]
     Enter(#[from] crate::enter::Error),
@@ -246,9 +250,10 @@ pub fn main() -> ExitCode {
     let out = Look::of_stdout(color);
     // What goes wrong before a command runs in a box must not look like the command's own status.
     let failure = match arguments.command {
-        Command::Exec { .. } | Command::Shell { .. } | Command::Wait(_) => {
-            ExitCode::from(crate::enter::TROUBLE.0)
-        }
+        Command::Exec { .. }
+        | Command::Shell { .. }
+        | Command::Attach { .. }
+        | Command::Wait(_) => ExitCode::from(crate::enter::TROUBLE.0),
         _ => ExitCode::FAILURE,
     };
     let result = match arguments.command {
@@ -350,6 +355,9 @@ pub fn main() -> ExitCode {
             },
         ),
         Command::Shell { user, name } => inside::shell(&name, user),
+        Command::Attach { detach_keys, name } => {
+            attach::attach(&name, &detach_keys, Look::of_stderr(color))
+        }
         Command::Run { source } => definitions::run(&source, Look::of_stderr(color)),
     };
     result.unwrap_or_else(|error| {

@@ -67,6 +67,8 @@ pub struct Definition {
     pub environment_files: Vec<EnvironmentFile>,
     /// Absent: the box's name.
     pub hostname: Option<String>,
+    /// Whether the command has a terminal, to which an operator can attach.
+    pub tty: bool,
     /// How much a box may do by default.
     pub profile: Profile,
     /// Started after these.

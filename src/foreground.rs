@@ -4,7 +4,7 @@
 //! wish to stop, and ends with its exit status. When it ends, all of the box has ended.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -15,17 +15,19 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::definition::Definition;
 use crate::launch::run_directory::{self, RunDirectory};
-use crate::launch::{self, Launched, Lifetime, Place, Stdio};
+use crate::launch::{self, Launched, Lifetime, Output, Place, Stdio};
 use crate::name::Name;
 use crate::plan::Plan;
 use crate::run::{self, Undecided};
 use crate::systemd::{self, Manager, scope};
-use crate::{cgroup, clean, sys};
+use crate::{cgroup, clean, enter, sys};
 
 mod relay;
 mod sockets;
+mod terminal;
 
 use relay::Relay;
+use terminal::Terminal;
 
 /// The status of `boxctl run` for a box that wants to be started again, systemd-nspawn(1)'s.
 const REBOOT: u8 = 133;
@@ -109,7 +111,11 @@ impl Error {
 pub fn run(definition: &Definition, notice: &dyn Fn(&str)) -> Result<u8, Error> {
     let name = &definition.name;
     run::seal(definition.security.users)?;
-    let plan = run::decide(definition)?.by_hand();
+    let mut plan = run::decide(definition)?.by_hand();
+    if plan.tty && !definition.environment.contains_key("TERM") {
+        follow_terminal(&mut plan);
+    }
+    let plan = plan;
     plan.remarks.iter().for_each(|remark| notice(remark));
     if plan.health.is_some() {
         notice(
@@ -158,16 +164,18 @@ fn watch(
         source,
     };
     let signals = block_signals()?;
-    let (stdio, output) = Stdio::piped().map_err(|source| Error::Watch {
+    let (stdio, output) = streams(plan).map_err(|source| Error::Watch {
         attempt: "make pipes for the output of the box",
         source,
     })?;
     let (sockets, _paths) = sockets::open(name, &plan.sockets)?;
-    let standing = launch::begin(plan, place, stdio, sockets, Some(signals.as_fd()))
+    let mut standing = launch::begin(plan, place, stdio, sockets, Some(signals.as_fd()))
         .and_then(launch::Begun::settle)
         .and_then(launch::Settling::stand)
         .map_err(launch_failed)?;
     directory.write(plan, &run::document(definition, plan, &standing, None))?;
+    let master = standing.take_terminal();
+    master.iter().for_each(terminal::follow_window);
     let launched = standing.go(Lifetime::Launchers).map_err(launch_failed)?;
     if let Err(error) = directory.confirm() {
         let _ = launched.kill();
@@ -175,21 +183,63 @@ fn watch(
         return Err(error.into());
     }
 
-    let mut watch = Watch {
-        plan,
-        launched: &launched,
-        signals,
-        relays: [
-            Relay::new(output.stdout, relay::Sink::Stdout).map_err(watching)?,
-            Relay::new(output.stderr, relay::Sink::Stderr).map_err(watching)?,
-        ],
-        stage: Stage::Running,
-        status: None,
-        notice,
-    };
-    let ended = watch.until_the_end();
+    let connected = connect(output, master).map_err(|source| Error::Watch {
+        attempt: "connect the output of the box",
+        source,
+    });
+    let ended = connected.and_then(|(relays, terminal)| {
+        let mut watch = Watch {
+            plan,
+            launched: &launched,
+            signals,
+            relays,
+            terminal,
+            stage: Stage::Running,
+            status: None,
+            notice,
+        };
+        watch.until_the_end()
+    });
     clear_away(plan, place, &launched)?;
     ended
+}
+
+/// The payload's standard streams, and our ends of them; none for a box with a terminal.
+fn streams(plan: &Plan) -> io::Result<(Stdio, Option<Output>)> {
+    if plan.tty {
+        return Ok((Stdio::nothing()?, None));
+    }
+    let (stdio, output) = Stdio::piped()?;
+    Ok((stdio, Some(output)))
+}
+
+/// What passes on the output of a box, and what it has instead of pipes.
+fn connect(
+    output: Option<Output>,
+    master: Option<OwnedFd>,
+) -> io::Result<(Vec<Relay>, Option<Terminal>)> {
+    let mut relays = Vec::new();
+    if let Some(output) = output {
+        relays.push(Relay::new(output.stdout, relay::Sink::Stdout)?);
+        relays.push(Relay::new(output.stderr, relay::Sink::Stderr)?);
+    }
+    let Some(master) = master else {
+        return Ok((relays, None));
+    };
+    relays.push(Relay::new(master.try_clone()?, relay::Sink::Stdout)?);
+    Ok((relays, Some(Terminal::new(master)?)))
+}
+
+/// The box's programs write for the operator's terminal.
+fn follow_terminal(plan: &mut Plan) {
+    let variable = plan
+        .payload
+        .environment
+        .iter_mut()
+        .find(|(name, _)| name == "TERM");
+    if let (Some((_, value)), Some(name)) = (variable, enter::terminal::callers()) {
+        *value = name;
+    }
 }
 
 /// Ends whatever of the box is left, and waits until its cgroup is gone.
@@ -223,7 +273,8 @@ struct Watch<'a> {
     plan: &'a Plan,
     launched: &'a Launched,
     signals: SignalFd,
-    relays: [Relay; 2],
+    relays: Vec<Relay>,
+    terminal: Option<Terminal>,
     stage: Stage,
     /// Known once the first process has ended.
     status: Option<u8>,
@@ -240,10 +291,8 @@ impl Watch<'_> {
             }
             self.wait()?;
             self.take_signals()?;
-            for relay in &mut self.relays {
-                if let Some(trouble) = relay.work() {
-                    (self.notice)(&trouble);
-                }
+            if self.terminal.as_mut().is_some_and(Terminal::work) {
+                self.stop(Signal::SIGTERM as i32);
             }
             if let Stage::Stopping { kill_at } = self.stage
                 && Instant::now() >= kill_at
@@ -257,6 +306,8 @@ impl Watch<'_> {
                     self.relays.iter_mut().for_each(Relay::expect_no_more);
                 }
             }
+            let troubles: Vec<String> = self.relays.iter_mut().filter_map(Relay::work).collect();
+            troubles.iter().for_each(|trouble| self.say(trouble));
         }
     }
 
@@ -273,6 +324,9 @@ impl Watch<'_> {
             ));
         }
         files.extend(self.relays.iter().filter_map(Relay::waits_for));
+        if self.status.is_none() {
+            files.extend(self.terminal.iter().flat_map(Terminal::waits_for));
+        }
         let timeout = match self.stage {
             Stage::Stopping { kill_at } => {
                 Timespec::try_from(kill_at.saturating_duration_since(Instant::now())).ok()
@@ -307,7 +361,7 @@ impl Watch<'_> {
             self.stage = Stage::Stopping {
                 kill_at: Instant::now() + timeout,
             };
-            (self.notice)(&format!(
+            self.say(&format!(
                 "stopping box {}; it is killed in {} s, or when you ask again",
                 self.plan.name,
                 timeout.as_secs_f32()
@@ -319,10 +373,18 @@ impl Watch<'_> {
         }
     }
 
+    /// To the operator, whose terminal may be raw.
+    fn say(&self, text: &str) {
+        match &self.terminal {
+            Some(terminal) if terminal.is_raw() => (self.notice)(&format!("{text}\r")),
+            _ => (self.notice)(text),
+        }
+    }
+
     fn kill(&mut self) {
         self.stage = Stage::Killed;
         if let Err(error) = self.launched.kill() {
-            (self.notice)(&crate::journal::chain(&error));
+            self.say(&crate::journal::chain(&error));
         }
     }
 
@@ -335,7 +397,7 @@ impl Watch<'_> {
                 // How reboot(2) ends a pid namespace.
                 Some(libc::SIGINT) => 0,
                 Some(libc::SIGHUP) => {
-                    (self.notice)(&format!(
+                    self.say(&format!(
                         "box {} wants to reboot; only a service does that for it: run it again",
                         self.plan.name
                     ));

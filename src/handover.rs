@@ -56,10 +56,26 @@ pub const FD_STDERR_INLET: &str = "box-stderr-inlet";
 /// Name of the memfd from which the entries of standard error are sent.
 pub const FD_STDERR_OUTLET: &str = "box-stderr-outlet";
 
+/// Name of the master of the box's terminal; only if it has one. Then there is no standard error, and what is read
+/// as standard output is a pipe that the supervisor fills from here: splice(2) moves bytes from the terminal to it, so
+/// that none is lost with a supervisor that is killed.
+pub const FD_TERMINAL: &str = "box-terminal";
+/// Name of the write end of that pipe.
+pub const FD_TERMINAL_PIPE: &str = "box-terminal-pipe";
+/// Name of the other side of the terminal, which is held open: a program that closes it, as a getty does, would look
+/// like the end of the output. The supervisor takes it from the master at its first start.
+pub const FD_TERMINAL_PEER: &str = "box-terminal-peer";
+/// Name of the socket at which operators ask for the terminal.
+pub const FD_ATTACH: &str = "box-attach";
+
 /// Every name a box has in the store: `FileDescriptorStoreMax=` must not be less, and a supervisor that ends
 /// for good removes them all, in this order. As long as the document is there, so is the record of how the box
 /// ended, and an heir can tell it.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 14] = [
+    FD_ATTACH,
+    FD_TERMINAL,
+    FD_TERMINAL_PIPE,
+    FD_TERMINAL_PEER,
     FD_STDOUT,
     FD_STDOUT_INLET,
     FD_STDOUT_OUTLET,

@@ -479,6 +479,7 @@ pub(crate) fn example() -> Definition {
         environment: BTreeMap::new(),
         environment_files: Vec::new(),
         hostname: None,
+        tty: false,
         profile: crate::definition::Profile::App,
         after: Vec::new(),
         requires: Vec::new(),

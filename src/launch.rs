@@ -75,6 +75,7 @@ pub struct Settling<'a> {
 pub struct Standing<'a> {
     child: Unfinished<'a>,
     cgroup: PathBuf,
+    terminal: Option<OwnedFd>,
 }
 
 /// A box that runs.
@@ -208,9 +209,13 @@ impl<'a> Settling<'a> {
         }
         cgroup::check_controllers(&cgroup, &plan.scope.limits).map_err(Error::Cgroup)?;
         hand_over(&cgroup, plan)?;
-        match child.hear()? {
-            FromChild::Built => Ok(Standing { child, cgroup }),
-            other => Err(Error::Unexpected(other)),
+        match child.hear_all()? {
+            (FromChild::Built, mut descriptors) => Ok(Standing {
+                child,
+                cgroup,
+                terminal: descriptors.pop(),
+            }),
+            (other, _) => Err(Error::Unexpected(other)),
         }
     }
 }
@@ -226,13 +231,18 @@ impl Standing<'_> {
         &self.cgroup
     }
 
+    /// The master of the box's terminal, for the first who asks; none if it has none. It does not block.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
     /// Says the word, and returns when the payload has been executed.
     ///
     /// # Errors
     ///
     /// [`Error::Failed`] when the child could not become the payload.
     pub fn go(self, lifetime: Lifetime) -> Result<Launched, Error> {
-        let Standing { child, cgroup } = self;
+        let Standing { child, cgroup, .. } = self;
         child.say(&ToChild::Go(lifetime), &[])?;
         match child.hear()? {
             FromChild::Executing => {}

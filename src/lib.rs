@@ -8,6 +8,7 @@
 //! The modules, in reading order:
 
 pub mod agent;
+pub mod attach;
 pub mod capability;
 pub mod cgroup;
 pub mod clean;

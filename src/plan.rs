@@ -90,6 +90,9 @@ pub struct Plan {
     /// What becomes of the lines it writes.
     #[serde(default)]
     pub output: Output,
+    /// Its standard streams are a terminal of its own: the one of the step [`What::Console`].
+    #[serde(default)]
+    pub tty: bool,
     /// Whether systemd starts it again; carried out by systemd through the generator's drop-in.
     pub restart: Restart,
     /// How it is asked whether it does what it is there for.
@@ -194,6 +197,8 @@ pub enum What {
     Devpts,
     /// mqueue of the box's ipc namespace.
     Mqueue,
+    /// A terminal of the box's devpts, made for this and given to the payload's user; pty(7).
+    Console,
     /// cgroup2, mounted once the payload stands in its own cgroup.
     Cgroup,
     /// A directory, made if missing.

@@ -414,7 +414,7 @@ fn start(
         name: name.clone(),
         source,
     };
-    let (stdio, output) = Stdio::piped().map_err(|source| Error::Pipes {
+    let (stdio, mut descriptors) = streams(plan).map_err(|source| Error::Pipes {
         name: name.clone(),
         source,
     })?;
@@ -422,15 +422,19 @@ fn start(
         after,
         listeners: sockets.iter().filter_map(|(_, fd)| listener(fd)).collect(),
     });
-    let notify = match &plan.notify {
-        Some(notify) => Some(directory.notify_socket(&notify.host)?),
-        None => None,
-    };
-    let standing = launch::begin(plan, Place::Scope, stdio, sockets, None)
+    if let Some(notify) = &plan.notify {
+        descriptors.push((handover::FD_NOTIFY, directory.notify_socket(&notify.host)?));
+    }
+    if plan.tty {
+        descriptors.push((handover::FD_ATTACH, directory.attach_socket()?));
+    }
+    let mut standing = launch::begin(plan, Place::Scope, stdio, sockets, None)
         .and_then(launch::Begun::settle)
         .and_then(launch::Settling::stand)
         .map_err(launch_failed)?;
 
+    let terminal = standing.take_terminal();
+    descriptors.extend(terminal.map(|master| (handover::FD_TERMINAL, master)));
     let document = document(definition, plan, &standing, idle);
     let sealed = handover::seal(&document).map_err(|source| Error::Handover {
         name: name.clone(),
@@ -440,10 +444,8 @@ fn start(
     directory.write(plan, &document)?;
     let store = || -> Result<(), notify::Error> {
         let (_, process) = standing.process();
-        notify::store(handover::FD_STDOUT, output.stdout.as_fd())?;
-        notify::store(handover::FD_STDERR, output.stderr.as_fd())?;
-        if let Some(socket) = &notify {
-            notify::store(handover::FD_NOTIFY, socket.as_fd())?;
+        for (name, descriptor) in &descriptors {
+            notify::store(name, descriptor.as_fd())?;
         }
         notify::store(handover::FD_PROCESS, process)?;
         notify::store(handover::FD_DOCUMENT, sealed.as_fd())?;
@@ -459,14 +461,27 @@ fn start(
         let _ = launched.kill();
         return Err(error.into());
     }
-    let mut descriptors = vec![
-        (handover::FD_DOCUMENT, sealed),
-        (handover::FD_PROCESS, launched.pidfd),
+    descriptors.push((handover::FD_DOCUMENT, sealed));
+    descriptors.push((handover::FD_PROCESS, launched.pidfd));
+    Ok(descriptors)
+}
+
+/// The payload's standard streams, and what the supervisor has of them.
+fn streams(plan: &Plan) -> io::Result<(Stdio, Named)> {
+    if plan.tty {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let of_terminal = vec![
+            (handover::FD_STDOUT, read),
+            (handover::FD_TERMINAL_PIPE, write),
+        ];
+        return Ok((Stdio::nothing()?, of_terminal));
+    }
+    let (stdio, output) = Stdio::piped()?;
+    let of_pipes = vec![
         (handover::FD_STDOUT, output.stdout),
         (handover::FD_STDERR, output.stderr),
     ];
-    descriptors.extend(notify.map(|socket| (handover::FD_NOTIFY, socket)));
-    Ok(descriptors)
+    Ok((stdio, of_pipes))
 }
 
 /// Names of the descriptors systemd gave to this process, from number 3 on; sd_listen_fds(3).

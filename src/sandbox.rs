@@ -16,4 +16,5 @@ pub mod paths;
 pub mod privileges;
 pub mod root;
 pub mod seccomp;
+pub mod terminal;
 pub mod user_namespace;

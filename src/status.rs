@@ -246,6 +246,9 @@ pub struct Payload {
     pub cgroup: PathBuf,
     /// Where the box's files come from, as its definition says.
     pub root: String,
+    /// It has a terminal, to which `boxctl attach` connects.
+    #[serde(default)]
+    pub tty: bool,
     /// Host ids of the box; absent when it has the host's.
     pub ids: Option<Ids>,
 }

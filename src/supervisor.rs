@@ -33,6 +33,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+mod attached;
 mod descriptors;
 mod event_loop;
 mod health;
@@ -44,6 +45,7 @@ mod notify_socket;
 pub mod policy;
 pub mod process;
 mod scope;
+mod terminal;
 mod walls;
 
 use event_loop::EventLoop;

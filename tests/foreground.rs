@@ -2,7 +2,8 @@
 //! left. Needs root.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -12,6 +13,8 @@ use boxd::cgroup;
 use boxd::handover::{self, Document};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -328,5 +331,127 @@ fn sockets_are_open_when_the_box_begins_and_end_with_it() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("somebody does already"), "{said}");
     assert!(place.path().join("a").exists(), "it is another's");
+    definition.assert_nothing_is_left();
+}
+
+/// What a person sees who runs the box at a terminal of 30 rows and 90 columns.
+struct Terminal {
+    master: fs::File,
+    other_side: OwnedFd,
+    boxctl: Child,
+    seen: String,
+}
+
+impl Terminal {
+    fn run(definition: &Definition) -> Terminal {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).expect("a terminal");
+        unlockpt(&master).expect("unlocked");
+        let other_side = ioctl_tiocgptpeer(&master, flags).expect("its other side");
+        let size = Winsize {
+            ws_row: 30,
+            ws_col: 90,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(&master, size).expect("sized");
+        rustix::io::ioctl_fionbio(&master, true).expect("set");
+        let side = || other_side.try_clone().expect("duplicated");
+        let mut boxctl = definition.boxctl();
+        boxctl.env("TERM", "vt100");
+        boxctl.stdin(side()).stdout(side()).stderr(side());
+        Terminal {
+            boxctl: boxctl.spawn().expect("boxctl runs"),
+            master: master.into(),
+            other_side,
+            seen: String::new(),
+        }
+    }
+
+    fn read(&mut self) {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = self.master.read(&mut buffer) {
+            self.seen += &String::from_utf8_lossy(&buffer[..length]);
+        }
+    }
+
+    #[track_caller]
+    fn sees(&mut self, text: &str) {
+        eventually(text, || {
+            self.read();
+            self.seen.contains(text)
+        });
+    }
+
+    fn types(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).expect("typed");
+    }
+
+    #[track_caller]
+    fn ends(&mut self) -> Option<i32> {
+        let mut status = None;
+        eventually("the end of boxctl", || {
+            self.read();
+            status = self.boxctl.try_wait().expect("waited for");
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
+    }
+
+    fn is_cooked(&self) -> bool {
+        let modes = tcgetattr(&self.other_side).expect("modes").local_modes;
+        modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+    }
+}
+
+#[test]
+fn a_box_with_a_terminal_has_the_operators_for_as_long_as_it_runs() {
+    let script = "trap 'echo stopped; exit 6' TERM; echo \"on $(tty) $(stty size) $TERM\"; \
+                  while read -r line; do echo \"got $line\"; test \"$line\" != exit || exit 9; done";
+    let define = |name: &str| {
+        let command = ["sh", "-c", script];
+        let definition = Definition::new(name, &command, "");
+        let file = definition
+            .directory
+            .path()
+            .join(format!("{}.toml", definition.name));
+        let text = fs::read_to_string(&file).expect("readable");
+        fs::write(&file, format!("tty = true\n{text}")).expect("written");
+        definition
+    };
+    let definition = define("tty");
+    let mut terminal = Terminal::run(&definition);
+    terminal.sees("on /dev/console 30 90 vt100\r\n");
+    terminal.types("hello\r");
+    terminal.sees("got hello\r\n");
+    assert!(!terminal.is_cooked());
+    terminal.types("exit\r");
+    assert_eq!(terminal.ends(), Some(9), "{}", terminal.seen);
+    assert!(terminal.is_cooked());
+    definition.assert_nothing_is_left();
+
+    // The keys that detach elsewhere stop it here.
+    let mut terminal = Terminal::run(&definition);
+    terminal.sees(" vt100\r\n");
+    terminal.types("\x1d\x1d\x1d");
+    terminal.sees("stopping box");
+    assert_eq!(terminal.ends(), Some(6), "{}", terminal.seen);
+    assert!(terminal.seen.contains("stopped\r\n"), "{}", terminal.seen);
+    assert!(terminal.is_cooked());
+    definition.assert_nothing_is_left();
+
+    // Without a terminal of the operator's, what is read is typed, and then the input is at its end.
+    let mut boxctl = definition
+        .boxctl()
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("boxctl runs");
+    let mut stdin = boxctl.stdin.take().expect("a pipe");
+    stdin.write_all(b"a line\n").expect("written");
+    drop(stdin);
+    let output = boxctl.wait_with_output().expect("waited for");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("got a line\r\n"), "{said}");
+    assert_eq!(output.status.code(), Some(0), "{said}");
     definition.assert_nothing_is_left();
 }

@@ -17,6 +17,12 @@ use syn::visit::{self, Visit};
 /// is known; what the kernel is asked.
 const MAY_USE: &[(&str, &str)] = &[
     ("cli", EVERYTHING),
+    (
+        "attach",
+        "enter::relay enter::terminal launch::run_directory running",
+    ),
+    // Both sides speak it.
+    ("attach::protocol", ""),
     ("run", EVERYTHING),
     ("foreground", EVERYTHING),
     (
@@ -64,7 +70,7 @@ const MAY_USE: &[(&str, &str)] = &[
     // Not a word of D-Bus: a box must outlive a bus that hangs.
     (
         "supervisor",
-        "cgroup handover health identity journal launch::run_directory::PARENT launch::run_directory::replace plan sys systemd::notify",
+        "attach::protocol cgroup handover health identity journal launch::run_directory::PARENT launch::run_directory::replace plan sys systemd::notify",
     ),
     ("sandbox", "identity launch::protocol plan sys"),
     ("journal", "handover plan::Output plan::Rate sys"),
@@ -293,6 +299,11 @@ const BY_PATH_ALL_THE_SAME: &[(&str, &str, &str)] = &[
         "sandbox::root",
         "rustix::process::pivot_root",
         "from \".\" to \".\"",
+    ),
+    (
+        "sandbox::terminal",
+        "rustix::fs",
+        "through no link, and what is found must be a terminal's",
     ),
     (
         "sandbox::user_namespace",

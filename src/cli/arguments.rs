@@ -445,6 +445,24 @@ The shell is that of the user in the box's /etc/passwd, or else bash or sh, whic
         /// The box
         name: String,
     },
+    /// Connect this terminal to that of a box with `tty = true`
+    #[command(after_help = "\
+Shows the last part of what the box has shown, and what comes; what is typed goes to the box. The box keeps its \
+terminal when you detach, and takes the size of your window. Several can be attached at once, and all see and type the \
+same. A terminal of their own have `boxctl exec -t` and `boxctl shell`.
+
+The exit status is 0 after detaching, that of the box if it ends meanwhile (255 if that is not known), 128+n when \
+signal n ended boxctl, and 125 if there is nothing to attach to.
+
+  boxctl attach game
+  boxctl attach --detach-keys ctrl-p,ctrl-q game")]
+    Attach {
+        /// Keys that detach when typed within a second, with commas between them: ctrl-X or a character; or none
+        #[arg(long, value_name = "KEYS", default_value = "ctrl-],ctrl-],ctrl-]")]
+        detach_keys: crate::attach::Keys,
+        /// The box
+        name: String,
+    },
     /// Say what may stand in the place of the last of these words: for the completions of shells
     #[command(hide = true)]
     Complete {

@@ -175,7 +175,8 @@ fn open(operation: &'static str, text: &str) -> Result<Running, Error> {
     }
 }
 
-fn running(operation: &'static str, text: &str) -> Result<Running, Error> {
+/// The running box of this name.
+pub fn running(operation: &'static str, text: &str) -> Result<Running, Error> {
     let name: Name = names::parse(text)?;
     if let Some(running) = running::find(&name)? {
         return Ok(running);

@@ -218,6 +218,9 @@ pub fn page(status: &Status, output: &[String], clock: &Clock, look: Look) -> St
         };
         page.entry("Ids", &ids);
         page.entry("Root", &root(&payload.root));
+        if payload.tty {
+            page.entry("Terminal", &format!("boxctl attach {}", status.name));
+        }
         page.entry("CGroup", &cgroup(&payload.cgroup));
     }
     if let Some(health) = &status.health {

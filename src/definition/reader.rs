@@ -95,6 +95,7 @@ fn read(name: &Name, sources: Vec<PathBuf>, mut whole: Section<'_>) -> Definitio
             .read("environment-file", environment_files)
             .unwrap_or_default(),
         hostname: whole.read("hostname", hostname),
+        tty: whole.read("tty", |item| item.boolean()).unwrap_or_default(),
         profile: whole
             .read("profile", |item| {
                 item.choice(&[("app", Profile::App), ("system", Profile::System)])

@@ -91,6 +91,9 @@ struct Format {
     environment_file: Option<OneOrMore<EnvironmentFile>>,
     /// The box's host name. Default: the box's name.
     hostname: Option<HostName>,
+    /// Whether the command has a terminal of the box's own, also at /dev/console, for programs that are used by
+    /// hand: `boxctl attach`. What it shows goes to the journal by lines. Default: `false`.
+    tty: Option<bool>,
     /// "app" for a program, "system" for a box that boots an init of its own. Default: `app`.
     profile: Option<Profile>,
     /// Boxes by name, or any units, after which this box is started. Default: none.

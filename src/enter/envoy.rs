@@ -11,10 +11,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::DumpableBehavior;
-use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
 use super::{Errand, FromInside, Go, Input, NOT_EXECUTABLE, NOT_FOUND, Options, TROUBLE, What};
@@ -28,6 +27,7 @@ use crate::sandbox::exec::{self, Program};
 use crate::sandbox::identity::{self, Identity};
 use crate::sandbox::paths::{self, Root};
 use crate::sandbox::seccomp::{self, Filter};
+use crate::sandbox::terminal::{self, Terminal};
 use crate::sandbox::{kernel_settings, limits, namespaces, privileges, user_namespace};
 use crate::sys::{self, Called as _, Fork};
 
@@ -75,10 +75,8 @@ enum Error {
     Execute(#[from] exec::Error),
     #[error("cannot find a shell in the box: it has neither {} nor {}", SHELLS[0], SHELLS[1])]
     NoShell,
-    #[error("cannot open a terminal in the box: {0}")]
-    NoTerminal(&'static str),
-    #[error("cannot open a terminal in the box")]
-    Terminal(#[source] sys::Error),
+    #[error(transparent)]
+    Terminal(#[from] terminal::Error),
     #[error("cannot connect the command's standard streams")]
     Streams(#[source] sys::Error),
     #[error("cannot take what it inherited from this process")]
@@ -310,9 +308,7 @@ fn complete(environment: &mut Vec<(String, String)>, options: &Options, identity
     };
     if options.terminal {
         // The caller's, since its terminal is what is written to in the end.
-        let terminal = std::env::var("TERM")
-            .ok()
-            .filter(|term| is_terminal_name(term));
+        let terminal = super::terminal::callers();
         set("TERM", terminal.as_deref().unwrap_or("dumb"));
     }
     if options.user.is_some() {
@@ -322,57 +318,11 @@ fn complete(environment: &mut Vec<(String, String)>, options: &Options, identity
     environment::add_user(environment, identity);
 }
 
-fn is_terminal_name(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-+._".contains(&byte))
-}
-
 /// Makes a terminal of the box's devpts this process's controlling terminal and standard streams, and returns
 /// its master, which does not block.
-///
-/// Root of the box can put anything at this path. What is found there counts only if it is the multiplexer of a
-/// devpts; and the other side is taken from it and not from a path.
 fn terminal(size: Option<Winsize>) -> Result<OwnedFd, Error> {
-    const MULTIPLEXER: &str = "/dev/pts/ptmx";
-    const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
-    let master = match rustix::fs::openat2(
-        rustix::fs::CWD,
-        MULTIPLEXER,
-        OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::NO_SYMLINKS,
-    ) {
-        Err(rustix::io::Errno::NOENT) => return Err(Error::NoTerminal("it has no /dev/pts")),
-        other => other
-            .called(|| format!("openat2({MULTIPLEXER:?})"))
-            .map_err(Error::Terminal)?,
-    };
-    let status = rustix::fs::fstat(&master)
-        .called(|| format!("fstat({MULTIPLEXER:?})"))
-        .map_err(Error::Terminal)?;
-    let file_system = rustix::fs::fstatfs(&master)
-        .called(|| format!("fstatfs({MULTIPLEXER:?})"))
-        .map_err(Error::Terminal)?;
-    if !FileType::from_raw_mode(status.st_mode).is_char_device()
-        || file_system.f_type as u64 != DEVPTS_SUPER_MAGIC
-    {
-        return Err(Error::NoTerminal("what it has at /dev/pts/ptmx is none"));
-    }
-    let made = || {
-        rustix::pty::unlockpt(&master).called(|| "ioctl(TIOCSPTLCK)".to_owned())?;
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let terminal = rustix::pty::ioctl_tiocgptpeer(&master, flags)
-            .called(|| "ioctl(TIOCGPTPEER)".to_owned())?;
-        if let Some(size) = size {
-            rustix::termios::tcsetwinsize(&master, size)
-                .called(|| "ioctl(TIOCSWINSZ)".to_owned())?;
-        }
-        rustix::process::ioctl_tiocsctty(&terminal).called(|| "ioctl(TIOCSCTTY)".to_owned())?;
-        become_stdio(&terminal, &terminal, &terminal)
-    };
-    made().map_err(Error::Terminal)?;
+    let Terminal { master, peer } = Terminal::open(size)?;
+    terminal::become_stdio(&peer).map_err(terminal::Error::from)?;
     Ok(master)
 }
 

@@ -102,7 +102,21 @@ impl Signals {
     }
 }
 
+impl AsFd for Signals {
+    /// Readable when one has come.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+}
+
 impl Signals {
+    /// The next one that has come, if any.
+    pub fn next(&self) -> Option<Signal> {
+        let signal = self.events.read_signal().ok().flatten()?;
+        let number = i32::try_from(signal.ssi_signo).ok()?;
+        Signal::try_from(number).ok()
+    }
+
     /// Returns once something can be read from `from`; false if the caller was told to end before that.
     pub fn wait_for(&self, from: impl AsFd) -> Result<bool, Error> {
         loop {
@@ -451,7 +465,7 @@ impl Relay<'_> {
 }
 
 /// What a terminal in its usual modes reads as the end of input: `VEOF`.
-const END_OF_TRANSMISSION: u8 = 4;
+pub const END_OF_TRANSMISSION: u8 = 4;
 
 /// The size of a terminal's window, if it is one and knows.
 pub fn window(terminal: impl AsFd) -> Option<Winsize> {

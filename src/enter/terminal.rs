@@ -6,6 +6,13 @@ use std::sync::{Mutex, Once, PoisonError};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
+/// What the caller's terminal is called, `TERM` of environ(7), if it has a name that can be one.
+pub fn callers() -> Option<String> {
+    let name = std::env::var("TERM").ok()?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-+._".contains(&byte);
+    (!name.is_empty() && name.bytes().all(allowed)).then_some(name)
+}
+
 /// What a panic must put back: this program ends at a panic without unwinding, so [`Drop`] would not.
 static TO_RESTORE: Mutex<Option<(OwnedFd, Termios)>> = Mutex::new(None);
 

@@ -69,6 +69,14 @@ pub fn priority(text: &[u8]) -> Option<(u8, &[u8])> {
     }
 }
 
+/// The text of a line as a terminal ends it: without carriage returns at its end.
+pub fn without_returns(mut text: &[u8]) -> &[u8] {
+    while let [rest @ .., b'\r'] = text {
+        text = rest;
+    }
+    text
+}
+
 /// The last place up to `limit` where no UTF-8 character is cut; `limit` itself if this is no UTF-8.
 fn before_character(window: &[u8], limit: usize) -> usize {
     (limit - 3..=limit)

@@ -27,7 +27,8 @@
 //!
 //! Each line is one entry: `PRIORITY=` from the line's `<n>`, else what the definition says, else 6 (info) for both
 //! streams, as `SyslogLevel=` of systemd.exec(5) has it, since much that goes to standard error is no error;
-//! `SYSLOG_IDENTIFIER=` and `BOX_NAME=` the box's name; `BOX_STREAM=stdout` or `stderr`; `BOX_LINE_BREAK=`
+//! `SYSLOG_IDENTIFIER=` and `BOX_NAME=` the box's name; `BOX_STREAM=stdout` or `stderr`, or `tty` for a box
+//! with a terminal; `BOX_LINE_BREAK=`
 //! where a line was cut, see [`Cut`]; `OBJECT_SYSTEMD_UNIT=` the unit, by which `journalctl -u` finds what came
 //! from a process that was gone when journald asked for its cgroup. `MESSAGE=` comes last and holds no newline, so an
 //! entry in the outlet ends with the line that begins so.
@@ -78,6 +79,9 @@ const BATCH: usize = 128 * 1024;
 /// Memory behind the relay is given back when it comes to so many bytes.
 const BEHIND: u64 = 64 * 1024;
 
+/// So many bytes that a terminal has shown can be had again, of more the last ones: [`Stream::shown`].
+pub const SHOWN: u64 = 64 * 1024;
+
 /// Reads from the pipe in one [`Stream::pump`]; then others get their turn.
 const ROUNDS: usize = 8;
 
@@ -90,15 +94,20 @@ pub struct Style {
     pub prefixes: bool,
     /// Most bytes of a line that stay in one entry.
     pub line_max: usize,
+    /// It comes from a terminal, which ends a line with a carriage return too; and what it showed last can be had
+    /// again.
+    pub terminal: bool,
 }
 
 impl Style {
-    /// What a definition says of standard output, and of standard error.
-    pub fn of(output: &Output) -> [Style; 2] {
+    /// What a definition says of standard output, and of standard error; of a box with a terminal, which has one
+    /// output, the first counts.
+    pub fn of(output: &Output, terminal: bool) -> [Style; 2] {
         [output.stdout_priority, output.stderr_priority].map(|priority| Style {
             priority,
             prefixes: output.priority_prefix,
             line_max: usize::try_from(output.line_max).unwrap_or(usize::MAX),
+            terminal,
         })
     }
 }
@@ -218,6 +227,10 @@ impl Stream {
         ] {
             header.extend_from_slice(part.as_bytes());
         }
+        let freed = match style.terminal {
+            true => first_byte(&inlet, head).map_err(failed("find the begin of the inlet"))?,
+            false => 0,
+        };
         let mut stream = Stream {
             pipe: descriptors.pipe,
             inlet,
@@ -229,7 +242,7 @@ impl Stream {
             sent,
             offset,
             entries: VecDeque::new(),
-            freed: (0, 0),
+            freed: (freed, 0),
             ended: false,
         };
         stream.entries = entry_lengths(&stream.unsent_entries()?);
@@ -244,6 +257,23 @@ impl Stream {
     /// Pipe, inlet and outlet, as [`Stream::adopt`] got them.
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
         [self.pipe.as_fd(), self.inlet.as_fd(), self.outlet.as_fd()]
+    }
+
+    /// Bytes that were read of the stream, since its begin.
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// What a terminal has shown from the byte `from` on, as far as it fits; of what is not held any more, what comes
+    /// after it. Returns which byte the first one is, and how many there are.
+    pub fn shown(&self, from: u64, buffer: &mut [u8]) -> Result<(u64, usize), Error> {
+        let oldest = self.freed.0.max(self.head.saturating_sub(SHOWN));
+        let from = from.clamp(oldest.min(self.head), self.head);
+        let length = buffer.len().min((self.head - from) as usize);
+        self.inlet
+            .read_exact_at(&mut buffer[..length], from)
+            .map_err(failed("read back a part"))?;
+        Ok((from, length))
     }
 
     /// Nothing more is read: what is in the relay is all there is, and the last line may lack its newline.
@@ -417,6 +447,11 @@ impl Stream {
             batch.extend_from_slice(cut.as_str().as_bytes());
             batch.push(b'\n');
         }
+        let ends_in_newline = line.cut.is_none();
+        let text = match self.style.terminal && ends_in_newline {
+            true => lines::without_returns(text),
+            false => text,
+        };
         batch.extend_from_slice(MESSAGE);
         batch.extend_from_slice(text);
         batch.push(b'\n');
@@ -428,8 +463,12 @@ impl Stream {
         if self.sent.end - self.freed.1 >= BEHIND && self.outlet.set_len(0).is_ok() {
             self.freed.1 = self.sent.end;
         }
-        let pages = self.sent.taken & !4095;
-        if pages - self.freed.0 >= BEHIND
+        let shown = match self.style.terminal {
+            true => SHOWN,
+            false => 0,
+        };
+        let pages = self.sent.taken.saturating_sub(shown) & !4095;
+        if pages.saturating_sub(self.freed.0) >= BEHIND
             && rustix::fs::fallocate(
                 &self.inlet,
                 FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
@@ -470,6 +509,17 @@ fn passes(line: &Line<'_>, sent: &mut Sent, gate: &mut Gate) -> bool {
         sent.within_line = (line.cut == Some(Cut::LineMax)).then_some(DROPPED);
     }
     passes
+}
+
+/// Where the inlet begins to hold something.
+fn first_byte(inlet: &File, head: u64) -> rustix::io::Result<u64> {
+    // The offset it sets is used by nobody.
+    match rustix::fs::seek(inlet, rustix::fs::SeekFrom::Data(0)) {
+        Ok(first) => Ok(first.min(head)),
+        // Nothing at all.
+        Err(rustix::io::Errno::NXIO) => Ok(head),
+        Err(errno) => Err(errno),
+    }
 }
 
 enum Read {

@@ -98,7 +98,12 @@ impl ParentEnd {
     /// Waits for the child's next message. [`Error::Ended`] after [`FromChild::Executing`] means that the
     /// payload runs.
     pub fn receive(&self) -> Result<FromChild, Error> {
-        self.0.receive().map(|(message, _)| message)
+        self.receive_all().map(|(message, _)| message)
+    }
+
+    /// The same, with what comes along.
+    pub fn receive_all(&self) -> Result<(FromChild, Vec<OwnedFd>), Error> {
+        self.0.receive()
     }
 }
 
@@ -111,7 +116,16 @@ impl AsFd for ParentEnd {
 impl ChildEnd {
     /// Tells the launcher.
     pub fn send(&self, message: &FromChild) -> Result<(), Error> {
-        self.0.send(message, &[])
+        self.send_with(message, &[])
+    }
+
+    /// Tells the launcher, and gives it descriptors.
+    pub fn send_with(
+        &self,
+        message: &FromChild,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), Error> {
+        self.0.send(message, descriptors)
     }
 
     /// Waits for the launcher's next message.

@@ -17,10 +17,11 @@ use super::protocol::{Failure, FromChild, Lifetime, Status, ToChild};
 use super::{Sockets, Stdio, environment};
 use crate::plan::Plan;
 use crate::sandbox::exec::{self, Program};
-use crate::sandbox::mounts::{self, Stock};
+use crate::sandbox::mounts::{self, Built, Stock};
 use crate::sandbox::seccomp::{self, Filter};
 use crate::sandbox::{
-    host_mounts, identity, kernel_settings, limits, namespaces, paths, privileges, user_namespace,
+    host_mounts, identity, kernel_settings, limits, namespaces, paths, privileges, terminal,
+    user_namespace,
 };
 use crate::sys::{self, Called as _};
 
@@ -81,10 +82,17 @@ fn run(plan: &Plan, end: &ChildEnd, sockets: &[String]) -> Result<Infallible, Fa
     if let Some(procfs) = procfs.as_ref().filter(|_| !plan.closing.locked) {
         kernel_settings::set(procfs.as_fd(), &plan.sysctls).map_err(settings_failure)?;
     }
-    let (root, waiting) = mounts::build(&plan.mounts, stock, from_host).map_err(mount_failure)?;
+    let Built {
+        root,
+        waiting,
+        mut terminal,
+    } = mounts::build(&plan.mounts, stock, from_host).map_err(mount_failure)?;
     let identity = identity::look_up(&root, &plan.payload.user, &plan.payload.groups)
         .map_err(identity_failure)?;
     mounts::give_credentials(&root, &plan.mounts, &identity).map_err(mount_failure)?;
+    if let Some(terminal) = &terminal {
+        terminal.give(identity.uid).map_err(terminal_failure)?;
+    }
     environment::add_user(&mut environment, &identity);
     environment::add_sockets(&mut environment, sockets);
     environment::add_notify(&mut environment, plan);
@@ -96,11 +104,17 @@ fn run(plan: &Plan, end: &ChildEnd, sockets: &[String]) -> Result<Infallible, Fa
     sys::reset_dispositions()
         .map_err(|error| Failure::at("reset signals", &error, Status::SIGNALS))?;
 
-    say(end, &FromChild::Built)?;
+    let master = terminal.as_ref().map(|terminal| terminal.master.as_fd());
+    end.send_with(&FromChild::Built, master.as_slice())
+        .map_err(|error| channel_failure(&error))?;
     let lifetime = wait_for_go(end)?;
     namespaces::make_own_cgroup_the_root().map_err(namespace_failure)?;
     waiting.finish().map_err(mount_failure)?;
     let root = mounts::close(root, plan.closing).map_err(mount_failure)?;
+    if let Some(terminal) = terminal.take() {
+        // Only now: a mount that is locked is another one than before.
+        terminal.become_stdio().map_err(terminal_failure)?;
+    }
 
     if let Some(procfs) = procfs {
         if plan.closing.locked {
@@ -244,6 +258,10 @@ fn mount_failure(error: mounts::Error) -> Failure {
         path: error.path().map(std::path::Path::to_owned),
         ..Failure::of(&error, Status::NAMESPACE)
     }
+}
+
+fn terminal_failure(error: terminal::Error) -> Failure {
+    Failure::at("give the box a terminal", &error, Status::STREAMS)
 }
 
 fn namespace_failure(error: namespaces::Error) -> Failure {

@@ -33,7 +33,7 @@ pub enum Lifetime {
 /// From the child to the launcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromChild {
-    /// The root stands; only `Go` is waited for.
+    /// The root stands; only `Go` is waited for. The master of the box's terminal comes with this if it has one.
     Built,
     /// The last message before execve(2). Its success closes the socket.
     Executing,

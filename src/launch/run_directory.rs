@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_passcred;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Serialize;
 
 use crate::handover::Document;
@@ -29,6 +30,8 @@ pub const PLAN: &str = "plan.json";
 pub const DOCUMENT: &str = "document.json";
 /// Name of the file that holds the texts of the definition by which the box runs.
 pub const DEFINITION: &str = "definition.json";
+/// Name of the socket at which operators ask for the terminal of a box.
+pub const ATTACH: &str = "attach";
 /// Name of the file that says that the box is left to the next supervisor.
 const LEFT: &str = "left";
 /// Its name until the payload has been executed.
@@ -42,6 +45,9 @@ const SERIES: Duration = Duration::from_secs(60);
 
 /// A launcher that was killed may leave a child that has not closed the lock yet, and dies of it now.
 const LAST_BREATH: Duration = Duration::from_millis(500);
+
+/// Those who ask for a terminal and were not answered yet.
+const WAITING: i32 = 16;
 
 /// Most bytes of a file that is read back.
 const FILE_MAX: u64 = 16 << 20;
@@ -77,7 +83,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The socket through which the box speaks could not be made.
+    /// A socket of the box could not be made.
     #[error("cannot make the socket {}", path.display())]
     Socket {
         /// Which.
@@ -257,6 +263,33 @@ impl RunDirectory {
         };
         attempt().map_err(|source| Error::Socket {
             path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Makes the socket at which operators ask for the terminal of the box. Only root can reach it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Socket`].
+    pub fn attach_socket(&self) -> Result<OwnedFd, Error> {
+        let path = self.path.join(ATTACH);
+        let attempt = || -> io::Result<OwnedFd> {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket =
+                rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+            rustix::net::bind(&socket, &SocketAddrUnix::new(&path)?)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+            // From here on it answers; those who ask sooner are told that nobody is there.
+            rustix::net::listen(&socket, WAITING)?;
+            Ok(socket)
+        };
+        attempt().map_err(|source| Error::Socket {
+            path: path.clone(),
             source,
         })
     }

@@ -26,13 +26,24 @@ pub struct Output {
 }
 
 impl Stdio {
+    /// `/dev/null` as all three: for a box that has a terminal in the end.
+    ///
+    /// The error is that of open(2).
+    pub fn nothing() -> std::io::Result<Stdio> {
+        let null = || nothing(rustix::fs::OFlags::RDWR);
+        Ok(Stdio {
+            stdin: null()?,
+            stdout: null()?,
+            stderr: null()?,
+        })
+    }
+
     /// `/dev/null` as input, and a pipe each for output and error; all close-on-exec.
     ///
     /// The error is that of open(2) or pipe(2).
     pub fn piped() -> std::io::Result<(Stdio, Output)> {
-        use rustix::fs::{Mode, OFlags};
         use rustix::pipe::{PipeFlags, pipe_with};
-        let stdin = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let stdin = nothing(rustix::fs::OFlags::RDONLY)?;
         let (stdout_read, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
         let (stderr_read, stderr) = pipe_with(PipeFlags::CLOEXEC)?;
         let output = Output {
@@ -48,4 +59,13 @@ impl Stdio {
             output,
         ))
     }
+}
+
+fn nothing(access: rustix::fs::OFlags) -> std::io::Result<OwnedFd> {
+    let flags = access | rustix::fs::OFlags::CLOEXEC;
+    Ok(rustix::fs::open(
+        "/dev/null",
+        flags,
+        rustix::fs::Mode::empty(),
+    )?)
 }

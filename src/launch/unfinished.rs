@@ -81,9 +81,14 @@ impl<'a> Unfinished<'a> {
 
     /// Waits for the child's next message; a failure is an error.
     pub fn hear(&self) -> Result<FromChild, Error> {
+        self.hear_all().map(|(message, _)| message)
+    }
+
+    /// The same, with what comes along.
+    pub fn hear_all(&self) -> Result<(FromChild, Vec<OwnedFd>), Error> {
         self.wait_for_word()?;
-        match self.end.receive() {
-            Ok(FromChild::Failed(failure)) => Err(Error::Failed(failure)),
+        match self.end.receive_all() {
+            Ok((FromChild::Failed(failure), _)) => Err(Error::Failed(failure)),
             Ok(message) => Ok(message),
             Err(channel::Error::Ended(_)) => Err(self.died()),
             Err(error) => Err(Error::Talk(error)),

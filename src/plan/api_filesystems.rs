@@ -165,8 +165,11 @@ fn devices(definition: &Definition) -> Vec<MountStep> {
             DEVICE_FLAGS,
         )
     }));
+    steps.extend([step("/dev/pts", What::Devpts, DEVICE_FLAGS)]);
+    if definition.tty {
+        steps.push(step("/dev/console", What::Console, DEVICE_FLAGS));
+    }
     steps.extend([
-        step("/dev/pts", What::Devpts, DEVICE_FLAGS),
         symlink("/dev/ptmx", "pts/ptmx"),
         symlink("/dev/fd", "/proc/self/fd"),
         symlink("/dev/stdin", "/proc/self/fd/0"),

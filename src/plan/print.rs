@@ -36,6 +36,9 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
     }
     line(out, "working directory", path(&payload.working_directory))?;
     line(out, "hostname", &payload.hostname)?;
+    if plan.tty {
+        line(out, "terminal", "its own, of 80 columns and 24 rows")?;
+    }
     for (key, value) in &payload.environment {
         line(out, "environment", format!("{key}={value:?}"))?;
     }
@@ -423,6 +426,7 @@ fn what(what: &What) -> String {
         What::Proc => "proc".to_owned(),
         What::Sysfs => "sysfs".to_owned(),
         What::Devpts => "devpts".to_owned(),
+        What::Console => "the terminal".to_owned(),
         What::Mqueue => "mqueue".to_owned(),
         What::Cgroup => "cgroup2".to_owned(),
         What::Directory { mode } => format!("directory, mode {mode:04o}"),

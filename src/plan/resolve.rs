@@ -19,6 +19,9 @@ use crate::host::Host;
 /// The search path for programs; those of systemd.exec(5) for system services, and of every distribution.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What a terminal is taken for as long as nobody has attached to it: every system knows it.
+const TERM: &str = "xterm";
+
 /// `DefaultTimeoutStartSec=` of systemd-system.conf(5).
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -107,6 +110,7 @@ pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem
         stop: stop(definition),
         stop_command: definition.stop.command.clone(),
         output: output(&definition.output),
+        tty: definition.tty,
         restart: definition.restart.clone(),
         health: health(definition, &mut findings),
         remarks: findings.remarks,
@@ -152,6 +156,9 @@ fn environment(
             let key = format!("container_host_{}", key.to_ascii_lowercase());
             (key, value.clone())
         }));
+    }
+    if definition.tty {
+        environment.insert("TERM".to_owned(), TERM.to_owned());
     }
     if !definition.credentials.is_empty() {
         // A path is no secret; and what enters the box later finds them as well.

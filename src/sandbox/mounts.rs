@@ -17,6 +17,7 @@ use super::identity::Identity;
 use super::mount_locks;
 use super::paths::{self, Kind, Root};
 use super::root::{self, attach};
+use super::terminal::{self, Terminal};
 use crate::plan::{Closing, Content, MountFlags, MountStep, Secret, What};
 use crate::sys::{self, Called as _, MountAttributes, Propagation};
 
@@ -63,6 +64,9 @@ pub enum Error {
         #[source]
         source: sys::Error,
     },
+    /// The terminal.
+    #[error("cannot make the box's terminal")]
+    Terminal(#[source] terminal::Error),
     /// What the box could undo.
     #[error("cannot lock the mounts of the box, which has the capability SYS_ADMIN")]
     Lock(#[source] sys::Error),
@@ -106,6 +110,7 @@ impl Error {
             Error::Path(error) => Some(error.path()),
             Error::Copy { .. }
             | Error::Null(_)
+            | Error::Terminal(_)
             | Error::Lock(_)
             | Error::Share(_)
             | Error::Root(_) => None,
@@ -239,7 +244,7 @@ pub fn build(
     steps: &[MountStep],
     mut stock: Stock,
     from_host: Vec<OwnedFd>,
-) -> Result<(Root, Waiting), Error> {
+) -> Result<Built, Error> {
     let mut from_host = VecDeque::from(from_host);
     let Some((first, rest)) = steps.split_first() else {
         return Err(Error::NoRoot {
@@ -259,6 +264,7 @@ pub fn build(
     let root = root::enter(mount)?;
     let mut waiting = Waiting::default();
     let mut empty = None;
+    let mut terminal = None;
     for step in rest {
         if let Some(mount) = mount_for(step, &mut stock, &mut from_host)? {
             let place = place_for(&root, step, &mount)?;
@@ -285,6 +291,7 @@ pub fn build(
             What::Remount => remount(&root, step)?,
             What::Rebind => rebind(&root, step)?,
             What::Mask => mask(&root, step, &mut stock.null, &mut empty)?,
+            What::Console => terminal = Some(console(&root, step)?),
             What::Tree { .. }
             | What::Overlay { .. }
             | What::Store { .. }
@@ -297,7 +304,22 @@ pub fn build(
             | What::Mqueue => {}
         }
     }
-    Ok((root, waiting))
+    Ok(Built {
+        root,
+        waiting,
+        terminal,
+    })
+}
+
+/// What [`build`] has built.
+#[derive(Debug)]
+pub struct Built {
+    /// The box's root.
+    pub root: Root,
+    /// What is mounted later.
+    pub waiting: Waiting,
+    /// The box's terminal, if it has one.
+    pub terminal: Option<Terminal>,
 }
 
 /// The mount of a step that is one of a new or handed over file system; none for every other step.
@@ -334,6 +356,7 @@ fn mount_for(
         )?,
         What::Mqueue => new("mqueue", &[], step)?,
         What::Cgroup
+        | What::Console
         | What::Directory { .. }
         | What::File { .. }
         | What::Symlink { .. }
@@ -371,6 +394,20 @@ fn of_the_kernel(kind: &str, step: &MountStep) -> Result<OwnedFd, Error> {
             failed(step, source)
         }
     })
+}
+
+/// Makes a terminal, and binds the side that is the box's. It is known by descriptor alone: whatever the root has at
+/// these paths, no other file is bound.
+fn console(root: &Root, step: &MountStep) -> Result<Terminal, Error> {
+    let terminal = Terminal::open(Some(terminal::SIZE)).map_err(Error::Terminal)?;
+    let place = root.mount_point(&step.at, Kind::File)?;
+    let attempt = || {
+        let mount = clone_mount(&terminal.peer, false)?;
+        sys::mount_setattr(mount.as_fd(), &restrictions(step.flags))?;
+        attach(&mount, &place)
+    };
+    attempt().map_err(|source| failed(step, source))?;
+    Ok(terminal)
 }
 
 fn remount(root: &Root, step: &MountStep) -> Result<(), Error> {
@@ -545,6 +582,7 @@ pub(super) fn name_of(what: &What) -> &'static str {
         What::Proc => "proc",
         What::Sysfs => "sysfs",
         What::Devpts => "devpts",
+        What::Console => "the box's terminal",
         What::Mqueue => "mqueue",
         What::Cgroup => "cgroup2",
         What::Directory { .. } => "a directory",

@@ -312,6 +312,7 @@ fn payload(running: &Running) -> Payload {
         scope: document.scope.clone(),
         cgroup: document.cgroup.clone(),
         root: document.root.clone(),
+        tty: running.plan.tty,
         ids: document.ids.map(Ids::from),
     }
 }

@@ -13,9 +13,11 @@ use crate::journal::relay::{self, Descriptors, Stream, Style};
 use crate::sys;
 use crate::systemd::notify;
 
+use super::attached::Attached;
 use super::kept::{Kept, Record};
 use super::notify_socket::NotifySocket;
 use super::process::Process;
+use super::terminal::Terminal;
 use super::walls;
 
 /// All a supervisor has of its box.
@@ -31,6 +33,10 @@ pub struct Received {
     pub notify: Option<NotifySocket>,
     /// Standard output and standard error; absent if nobody passed it.
     pub streams: [Option<Stream>; 2],
+    /// Where the first of these comes from, if the box has a terminal.
+    pub terminal: Option<Terminal>,
+    /// Who has attached to that.
+    pub attached: Option<Attached>,
     /// What changes.
     pub record: Record,
     /// What an earlier supervisor left there.
@@ -60,6 +66,9 @@ pub enum Error {
     /// A stream's files.
     #[error(transparent)]
     Relay(#[from] relay::Error),
+    /// The terminal.
+    #[error("cannot take over the terminal of the box")]
+    Terminal(#[source] sys::Error),
     /// A descriptor that is to outlive this process could not be stored.
     #[error("cannot have systemd keep a descriptor")]
     Store(#[source] notify::Error),
@@ -70,7 +79,7 @@ impl Error {
     pub fn is_passing(&self) -> bool {
         match self {
             Error::Nothing | Error::Missing(_) => false,
-            Error::Take(_) | Error::Relay(_) | Error::Store(_) => true,
+            Error::Take(_) | Error::Relay(_) | Error::Terminal(_) | Error::Store(_) => true,
             Error::Handover(error) => matches!(error, handover::Error::Memfd { .. }),
         }
     }
@@ -103,7 +112,25 @@ pub fn receive() -> Result<Received, Error> {
     }
     let notify = take(handover::FD_NOTIFY)
         .map(|socket| NotifySocket::new(socket, &document.cgroup, document.ids));
-    let [of_stdout, of_stderr] = Style::of(&document.output);
+    let terminal = match (
+        take(handover::FD_TERMINAL),
+        take(handover::FD_TERMINAL_PIPE),
+    ) {
+        (Some(master), Some(pipe)) => {
+            let peer = match take(handover::FD_TERMINAL_PEER) {
+                Some(peer) => peer,
+                None => {
+                    let peer = Terminal::peer_of(&master).map_err(Error::Terminal)?;
+                    store(handover::FD_TERMINAL_PEER, &peer)?;
+                    peer
+                }
+            };
+            Some(Terminal::adopt(master, peer, pipe).map_err(Error::Terminal)?)
+        }
+        _ => None,
+    };
+    let attached = take(handover::FD_ATTACH).map(Attached::new);
+    let [of_stdout, of_stderr] = Style::of(&document.output, terminal.is_some());
     let mut stream = |stream_name, style, [pipe, inlet, outlet]: [&'static str; 3], sent| {
         let Some(pipe) = take(pipe) else {
             return Ok(None);
@@ -131,7 +158,8 @@ pub fn receive() -> Result<Received, Error> {
         .map(Some)
         .map_err(Error::Relay)
     };
-    let stdout = stream("stdout", of_stdout, STREAMS[0], kept.stdout)?;
+    let name_of_stdout = if terminal.is_some() { "tty" } else { "stdout" };
+    let stdout = stream(name_of_stdout, of_stdout, STREAMS[0], kept.stdout)?;
     let stderr = stream("stderr", of_stderr, STREAMS[1], kept.stderr)?;
     Ok(Received {
         process: Process::new(pidfd, document.pid),
@@ -139,10 +167,21 @@ pub fn receive() -> Result<Received, Error> {
         sealed,
         notify,
         streams: [stdout, stderr],
+        terminal,
+        attached,
         record,
         kept,
         taken_over,
     })
+}
+
+impl Received {
+    /// Readable when the box has written to this stream.
+    pub fn output(&self, index: usize) -> Option<BorrowedFd<'_>> {
+        let stream = self.streams[index].as_ref()?;
+        let terminal = self.terminal.as_ref().filter(|_| index == 0);
+        Some(terminal.map_or(stream.pipe(), Terminal::exit))
+    }
 }
 
 /// The names of a stream's pipe, inlet and outlet.
@@ -182,6 +221,17 @@ pub fn pass_on(
     }
     if let Some(socket) = &received.notify {
         all.push((handover::FD_NOTIFY, socket.as_fd()));
+    }
+    if let Some(terminal) = &received.terminal {
+        let names = [
+            handover::FD_TERMINAL,
+            handover::FD_TERMINAL_PEER,
+            handover::FD_TERMINAL_PIPE,
+        ];
+        all.extend(names.into_iter().zip(terminal.descriptors()));
+    }
+    if let Some(attached) = &received.attached {
+        all.push((handover::FD_ATTACH, attached.listener()));
     }
     for (stream, names) in received.streams.iter().zip(STREAMS) {
         if let Some(stream) = stream {

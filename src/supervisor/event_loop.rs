@@ -2,6 +2,7 @@
 
 mod notifications;
 mod output;
+mod terminal;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,6 +23,7 @@ use super::kept::Kept;
 use super::message::{self, Message, Subject};
 use super::policy::{Action, Event, Farewell, Left, Notice, Phase, Rules, State};
 use super::scope::Scope;
+use super::terminal::Terminal;
 use super::walls::{self, Walls};
 use crate::handover::now;
 use crate::journal::gate::Gate;
@@ -67,9 +69,10 @@ enum Source {
     Stderr,
     Journal,
     Probe,
+    Attached,
 }
 
-const SOURCES: [Source; 9] = [
+const SOURCES: [Source; 10] = [
     Source::Memory,
     Source::Notifications,
     Source::Cgroup,
@@ -79,6 +82,7 @@ const SOURCES: [Source; 9] = [
     Source::Stderr,
     Source::Journal,
     Source::Probe,
+    Source::Attached,
 ];
 
 /// Which of the two streams a flow is about.
@@ -147,6 +151,8 @@ pub struct EventLoop {
     idle: Option<Idle>,
     notifications: Notifications,
     check: Option<Check>,
+    /// Somebody who has attached could go on at once.
+    attached_wait: bool,
     finished: Option<u8>,
     /// This process has given up what it does not need, and so has the program that replaces it.
     walled: bool,
@@ -215,6 +221,7 @@ impl EventLoop {
                 .map(|interval| (interval, now + interval)),
             idle: None,
             notifications,
+            attached_wait: false,
             finished: None,
             walled: false,
         };
@@ -223,10 +230,11 @@ impl EventLoop {
             event_loop.watch(&pidfd, Source::Process, "the first process")?;
         }
         for (index, source) in STREAMS.into_iter().enumerate() {
-            if let Some(stream) = &event_loop.received.streams[index] {
-                event_loop.watch(&stream.pipe(), source, "the output")?;
+            if let Some(output) = event_loop.received.output(index) {
+                event_loop.watch(&output, source, "the output")?;
             }
         }
+        event_loop.watch_attached()?;
         if let Some(socket) = &event_loop.received.notify {
             event_loop.watch(socket, Source::Notifications, "what the box says")?;
         }
@@ -258,8 +266,10 @@ impl EventLoop {
         self.cgroup_changed();
         loop {
             self.relay();
+            self.tend_attached();
             self.on_time();
             if let Some(status) = self.finished {
+                self.part_from_attached(status);
                 self.last_word();
                 descriptors::forget();
                 return Ok(self.state.farewell(&self.rules, status));
@@ -338,7 +348,7 @@ impl EventLoop {
             self.watchdog.map(|(_, at)| at),
             self.idle.as_ref().map(Idle::next),
             self.check.as_ref().and_then(|check| check.state.deadline()),
-            self.flows.contains(&Flow::Turn).then_some(Duration::ZERO),
+            (self.attached_wait || self.flows.contains(&Flow::Turn)).then_some(Duration::ZERO),
         ]
         .into_iter()
         .chain(self.next_of_notifications())
@@ -404,6 +414,7 @@ impl EventLoop {
             }
             Source::Journal => self.try_journal_again(),
             Source::Probe => self.probe_ended(),
+            Source::Attached => self.accept(),
         }
         Ok(())
     }
@@ -549,6 +560,7 @@ impl EventLoop {
                     .iter()
                     .flatten()
                     .map(|stream| stream.unsent())
+                    .chain(self.received.terminal.iter().map(Terminal::unread))
                     .sum();
                 self.report_dropped();
                 let message = Message::dropped(&self.subject(), bytes);

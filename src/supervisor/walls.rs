@@ -194,11 +194,11 @@ fn give_up_files(cgroup: &Path) -> Result<bool, sys::Error> {
 /// What the loop and libc below it call, and the start of the program that replaces this one, [`GENERATION`] included.
 /// `socket` is looked at in [`filter`].
 #[rustfmt::skip]
-const CALLS: [Syscall; 93] = calls([
+const CALLS: [Syscall; 94] = calls([
     // Waiting, reading and passing on.
     "epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl", "epoll_create1", "poll", "ppoll", "read", "pread64",
     "readv", "write", "pwrite64", "writev", "sendto", "sendmsg", "recvfrom", "recvmsg", "sendfile", "splice",
-    "connect", "bind", "getsockopt", "setsockopt", "getsockname", "shutdown", "clock_gettime", "gettimeofday",
+    "accept4", "connect", "bind", "getsockopt", "setsockopt", "getsockname", "shutdown", "clock_gettime", "gettimeofday",
     "signalfd4", "eventfd2", "timerfd_create", "timerfd_settime",
     // Files and descriptors.
     "openat", "open", "close", "close_range", "fcntl", "dup", "dup2", "dup3", "pipe2", "lseek", "ftruncate",

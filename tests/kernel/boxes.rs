@@ -232,6 +232,7 @@ pub fn host_box(line: &str) -> Plan {
             signal: libc::SIGTERM,
             timeout: Duration::from_secs(10),
         },
+        tty: false,
         output: boxd::plan::Output::default(),
         restart: Restart::default(),
         health: None,

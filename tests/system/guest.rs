@@ -161,7 +161,7 @@ pub fn journal(name: &str) -> String {
 /// What the box itself printed, in order.
 pub fn printed(name: &str) -> Vec<String> {
     must(&format!(
-        "journalctl --sync; journalctl --no-pager -o cat -u box@{name} BOX_STREAM=stdout BOX_STREAM=stderr"
+        "journalctl --sync; journalctl --no-pager -o cat -u box@{name} BOX_STREAM=stdout BOX_STREAM=stderr BOX_STREAM=tty"
     ))
     .lines()
     .map(str::to_owned)

@@ -22,4 +22,5 @@ mod slow;
 mod sockets;
 mod stopping;
 mod supervisor;
+mod terminal;
 mod units;

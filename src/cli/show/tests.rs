@@ -74,6 +74,7 @@ fn running() -> Status {
             scope: "box-web.scope".to_owned(),
             cgroup: "/sys/fs/cgroup/box.slice/box-web.scope".into(),
             root: "/srv/web".to_owned(),
+            tty: true,
             ids: Some(Ids {
                 first: 655_360,
                 last: 720_895,
@@ -217,6 +218,7 @@ fn foreground() -> Status {
             scope: "box-try.scope".to_owned(),
             cgroup: "/sys/fs/cgroup/unified/boxd-try".into(),
             root: "host".to_owned(),
+            tty: false,
             ids: None,
         }),
         remarks: vec!["the host's /usr cannot be idmapped: its owners appear as nobody".to_owned()],

@@ -357,6 +357,7 @@ const NAMES: &[(&str, &str, &str, &str)] = &[
         "[Service] TimeoutStopSec=",
         "--stop-timeout",
     ),
+    ("tty", "", "", "--tty"),
     ("user", "User=, Group=", "User=", "--user"),
     ("watchdog.timeout", "[Service] WatchdogSec=", "", ""),
     (

@@ -18,6 +18,7 @@ const STYLE: Style = Style {
     priority: 6,
     prefixes: true,
     line_max: LINE_MAX,
+    terminal: false,
 };
 
 /// A stream with both its ends, and a socket in journald's place.
@@ -170,6 +171,7 @@ fn what_the_definition_says_of_lines_counts() {
         priority: 4,
         prefixes: false,
         line_max: 1 << 20,
+        terminal: false,
     };
     // It comes in parts that are smaller than it, and goes as a memfd.
     let long = vec![b'x'; 300_000];
@@ -391,4 +393,51 @@ proptest! {
         let said: Vec<Vec<u8>> = received.iter().map(|entry| message(entry).to_vec()).collect();
         prop_assert_eq!(said, written);
     }
+}
+
+#[test]
+fn lines_of_a_terminal_are_told_without_its_returns_and_what_it_showed_last_is_held() {
+    let mut bench = Bench::new();
+    bench.style.terminal = true;
+    let text = b"\x1b[1mbold\x1b[0m\r\n10%\r20%\r\r\n\r\nlogin: ";
+    bench.write(text);
+    let (mut stream, mut socket) = (bench.stream(), Socket::to(&bench.path));
+    let messages: Vec<Vec<u8>> = bench
+        .all(&mut stream, &mut socket)
+        .iter()
+        .map(|entry| message(entry).to_vec())
+        .collect();
+    assert_eq!(messages, [&b"\x1b[1mbold\x1b[0m"[..], b"10%\r20%", b""]);
+    let mut buffer = vec![0; 8];
+    assert_eq!(stream.head(), text.len() as u64);
+    assert_eq!(stream.shown(0, &mut buffer).expect("reads"), (0, 8));
+    assert_eq!(&buffer, &text[..8]);
+    let end = stream.head();
+    assert_eq!(
+        stream.shown(end - 7, &mut buffer).expect("reads"),
+        (end - 7, 7)
+    );
+    assert_eq!(&buffer[..7], b"login: ");
+    assert_eq!(stream.shown(end + 9, &mut buffer).expect("reads"), (end, 0));
+
+    // Of much the last part is there, for an heir too.
+    let line = [b"x".repeat(99), b"\n".to_vec()].concat();
+    for _ in 0..4000 {
+        bench.write(&line);
+        bench.all(&mut stream, &mut socket);
+    }
+    drop(stream);
+    let stream = bench.stream();
+    let mut buffer = vec![0; 2 * SHOWN as usize];
+    let (from, length) = stream.shown(0, &mut buffer).expect("reads");
+    assert_eq!(from + length as u64, stream.head());
+    assert_eq!(length as u64, SHOWN);
+    assert!(
+        buffer[..length]
+            .split(|byte| *byte == b'\n')
+            .all(|line| line.iter().all(|byte| *byte == b'x'))
+    );
+    let held = stream.inlet.metadata().expect("measured");
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&held);
+    assert!(blocks * 512 <= 3 * SHOWN, "{blocks} blocks are held");
 }

@@ -14,6 +14,7 @@ use crate::supervisor::descriptors::Received;
 use crate::supervisor::kept::Kept;
 use crate::supervisor::message::Message;
 use crate::supervisor::policy::{Event, Phase};
+use crate::supervisor::terminal::Terminal;
 
 impl EventLoop {
     /// Moves output to the journal, as far as both sides go along.
@@ -49,6 +50,7 @@ impl EventLoop {
     fn pump(&mut self, index: usize, draining: bool) -> Flow {
         let Received {
             streams,
+            terminal,
             record,
             kept,
             ..
@@ -56,6 +58,8 @@ impl EventLoop {
         let Some(stream) = &mut streams[index] else {
             return Flow::Nothing;
         };
+        let terminal = terminal.as_ref();
+        let mut moved = terminal.map_or(Ok(false), Terminal::move_output);
         let mut keep = |sent| {
             match STREAMS[index] {
                 Source::Stderr => kept.stderr = sent,
@@ -69,8 +73,14 @@ impl EventLoop {
             &mut self.gate,
             &mut keep,
         );
+        if let (Ok(Pumped::Empty), Ok(_)) = (&pumped, &moved) {
+            // The pipe may have been full before.
+            moved = terminal.map_or(Ok(false), Terminal::move_output);
+        }
         let flow = match pumped {
             Ok(Pumped::More) => Flow::Turn,
+            Ok(Pumped::Empty) if matches!(moved, Ok(true)) => Flow::Turn,
+            Ok(Pumped::Empty) if moved.is_err() && !draining => Flow::Journal,
             Ok(Pumped::Empty) if draining => {
                 // The box is gone. Who else may hold the other end of the pipe does not count.
                 stream.close();
@@ -82,7 +92,7 @@ impl EventLoop {
         };
         // A pipe with bytes in it, or without writers, is readable all the time: it is watched only while its
         // payload is waited for.
-        let pipe = stream.pipe();
+        let pipe = terminal.map_or(stream.pipe(), Terminal::exit);
         match flow {
             Flow::Journal | Flow::Nothing => {
                 let _ = self.epoll.delete(pipe);
@@ -92,6 +102,10 @@ impl EventLoop {
                 let _ = self.epoll.add(pipe, event);
             }
             Flow::Turn => {}
+        }
+        if let Err(error) = moved {
+            self.retry = Some(now() + RETRY);
+            self.trouble(["its terminal cannot be read: ", &error.to_string()].concat());
         }
         match pumped {
             Ok(Pumped::Waiting(delivery)) => self.wait_for_journal(delivery),

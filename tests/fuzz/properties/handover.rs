@@ -60,7 +60,7 @@ fn lived_by(document: &Document) {
         assert!(State::begin(&rules, &left, now).deadline() >= None);
     }
     assert!(rules.time_to_end(true) >= document.stop_timeout);
-    for style in Style::of(&document.output) {
+    for style in Style::of(&document.output, false) {
         assert!(style.priority < 8);
         let (pipe, mut payload) = std::io::pipe().expect("a pipe");
         payload.write_all(b"written\n").expect("written");
@@ -121,6 +121,7 @@ fn stream(data: &[u8]) {
         priority: 6,
         prefixes: true,
         line_max: 64,
+        terminal: true,
     };
     match Stream::adopt("web", "stdout", style, descriptors, sent) {
         Ok(stream) => pumped(stream),

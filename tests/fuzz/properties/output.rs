@@ -44,6 +44,7 @@ pub fn output(data: &[u8]) {
         prefixes: choices.byte() & 1 != 0,
         // Less than a definition can ask for, but enough that no priority is cut.
         line_max: 8 + choices.below(1 << 12),
+        terminal: false,
     };
     let heirs = choices.byte() & 1 != 0;
     let entries = JOURNAL.with(|journal| relayed(written, style, heirs, journal));
