@@ -79,14 +79,29 @@ impl Bus {
         B: Serialize + DynamicType,
         R: DeserializeOwned + Type,
     {
+        self.call_within(ANSWER, attempt, member, body)
+    }
+
+    /// The same, for a call that may take longer than others.
+    pub fn call_within<B, R>(
+        &self,
+        within: Duration,
+        attempt: &str,
+        member: &str,
+        body: &B,
+    ) -> Result<R, Error>
+    where
+        B: Serialize + DynamicType,
+        R: DeserializeOwned + Type,
+    {
         let message = self.message(attempt, member, body)?;
-        self.ask(attempt, message)
+        self.ask(within, attempt, message)
     }
 
     /// All properties of an object, of every interface it has.
     pub fn properties(&self, attempt: &str, path: &str) -> Result<Properties, Error> {
         let message = self.build(attempt, path, PROPERTIES, "GetAll", &("",))?;
-        Ok(Properties(self.ask(attempt, message)?))
+        Ok(Properties(self.ask(ANSWER, attempt, message)?))
     }
 
     /// Sends calls that make jobs; [`Bus::finish`] waits for them.
@@ -135,7 +150,7 @@ impl Bus {
             .map_err(|error| form(attempt, error))
     }
 
-    fn ask<R>(&self, attempt: &str, message: Message) -> Result<R, Error>
+    fn ask<R>(&self, within: Duration, attempt: &str, message: Message) -> Result<R, Error>
     where
         R: DeserializeOwned + Type,
     {
@@ -146,12 +161,12 @@ impl Bus {
                 .send(&message)
                 .await
                 .map_err(|error| lost(attempt, error))?;
-            tokio::time::timeout(ANSWER, reply_to(&mut stream, serial, attempt))
+            tokio::time::timeout(within, reply_to(&mut stream, serial, attempt))
                 .await
                 .unwrap_or_else(|_| {
                     Err(Error::Timeout {
                         attempt: attempt.to_owned(),
-                        waited: ANSWER,
+                        waited: within,
                     })
                 })
         })?;

@@ -11,6 +11,10 @@ use crate::plan::Limit;
 /// A scope is made in milliseconds; only a manager that hangs takes longer than this.
 const SCOPE: Duration = Duration::from_secs(30);
 
+/// systemd answers once it has run all generators and read all units: on a busy host that takes its time. It is as long
+/// as systemctl(1) waits for it.
+const RELOAD: Duration = Duration::from_secs(180);
+
 /// How long a scope whose processes are gone may still be known to systemd.
 const COLLECTION: Duration = Duration::from_secs(2);
 
@@ -353,7 +357,8 @@ impl Manager {
     ///
     /// [`Error::Denied`].
     pub fn daemon_reload(&self) -> Result<(), Error> {
-        self.bus.call("reload systemd", "Reload", &())
+        self.bus
+            .call_within(RELOAD, "reload systemd", "Reload", &())
     }
 
     /// Which systemd this is, as `systemctl --version` has it in brackets: `257.13-1~deb13u1`.
