@@ -292,7 +292,7 @@ const BY_PATH_ALL_THE_SAME: &[(&str, &str, &str)] = &[
     ),
     ("sandbox::paths", "rustix::fs", "the module that resolves"),
     ("sandbox::paths", "std::fs", "the module that resolves"),
-    ("sandbox::root", "rustix::fs::open", "the process' own root"),
+    ("sandbox::root", "rustix::fs::open", "its own root"),
     ("sandbox::root", "rustix::mount", "what is open; \".\""),
     ("sandbox::root", "rustix::process::chdir", "to \"/\""),
     (
@@ -303,18 +303,14 @@ const BY_PATH_ALL_THE_SAME: &[(&str, &str, &str)] = &[
     (
         "sandbox::terminal",
         "rustix::fs",
-        "through no link, and what is found must be a terminal's",
+        "by what it is, and no link",
     ),
     (
         "sandbox::user_namespace",
         "rustix::fs::open",
-        "/proc/PID of the child",
+        "of the child",
     ),
-    (
-        "sandbox::user_namespace",
-        "std::fs::File",
-        "/proc/PID of the child",
-    ),
+    ("sandbox::user_namespace", "std::fs::File", "of the child"),
 ];
 
 /// Marks of what was left for later, in halves so that this file has none.

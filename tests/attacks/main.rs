@@ -9,7 +9,7 @@
 //! | P2 | a mount point or a source is swapped for a link (CVE-2021-30465, CVE-2017-1002101) | [`paths`] |
 //! | P3 | directories made on the way to a mount point (CVE-2024-45310) | [`paths`] |
 //! | P4 | what masks are made of (CVE-2025-31133) | [`paths`] |
-//! | P5 | `/dev/console` and other terminals (CVE-2025-52565) | [`paths`], for `boxctl exec -t`; `/dev/console` waits for boxes with a terminal |
+//! | P5 | `/dev/console` and other terminals (CVE-2025-52565) | [`paths`], for `boxctl exec -t`; `/dev/console` is made of the same, see `terminal` under systemd |
 //! | P6 | writes to procfs led elsewhere (CVE-2025-52881) | [`paths`]; labels: `walls` of the tests of the kernel |
 //! | P7 | directories of an image that are links (CVE-2026-41579) | [`paths`]; `roots` of the tests of the kernel |
 //! | P8 | files that a start writes or reads (CVE-2024-9676, CVE-2026-55686) | [`paths`] |
@@ -25,7 +25,7 @@
 //! | F6 | users that are numbers, names, or neither (CVE-2026-30892) | [`process`]; groups: `privileges` of the tests of the kernel |
 //! | F7 | accounts without end (CVE-2026-47262) | [`process`] |
 //! | F8 | keys of the host | [`process`]; `the_payload_inherits_no_descriptor_and_no_keyring` under systemd |
-//! | F9 | characters pushed into a terminal (CVE-2017-5226) | [`process`], for `boxctl exec -t`; `boxctl attach` waits for boxes with a terminal; names and states shown on one: the tests of `boxctl` in the crate |
+//! | F9 | characters pushed into a terminal (CVE-2017-5226) | [`process`], for `boxctl exec -t`; `boxctl attach`: `terminal` under systemd; names and states shown on one: the tests of `boxctl` in the crate |
 //! | F10 | text that another program reads once more (CVE-2026-23953) | [`process`]; `no_text_of_a_definition_breaks_out_of_the_unit` under systemd, and the properties of the generator; annotations wait for OCI bundles |
 //! | K1 | control groups (CVE-2022-0492) | [`kernel`]; each process in its group, with its limits: `limits` and `life` under systemd |
 //! | K2 | files of the kernel to write | [`kernel`] |
@@ -35,7 +35,7 @@
 //! | K6 | abstract sockets and loopback (CVE-2020-15257) | [`kernel`]; with the host's network: waits for `network.mode` |
 //! | K7 | settings of namespaces that are the host's | [`kernel`]; with the host's network: waits for `network.mode` |
 //! | K8 | firewall rules | waits for networks |
-//! | D1 | output that nobody reads, callers that go away (CVE-2022-31030) | [`exhaustion`]; resizing waits for `boxctl attach` |
+//! | D1 | output that nobody reads, callers that go away (CVE-2022-31030) | [`exhaustion`]; `boxctl attach`: `terminal` under systemd |
 //! | D2 | logs without end | `output_is_limited_and_what_is_dropped_is_counted` under systemd |
 //! | D3 | memory of tmpfs and the like (CVE-2024-3056) | [`exhaustion`]; `what_a_box_wrote_to_memory_is_freed` under systemd |
 //! | D4 | bombs | [`exhaustion`], of files and descriptors; of processes: `a_fork_bomb_is_held_by_the_task_limit` under systemd; mounts, keys and user namespaces cannot be made, see K5. What neighbours feel waits for a machine that is measured on |
