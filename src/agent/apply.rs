@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::diff::{Action, Asked, Runs, Service, What, actions, steps};
 use super::intend::{self, Intention, runs, subjects};
 use super::{Error, live};
-use crate::definition::{Definition, Dependency, Layers, parse};
+use crate::definition::{Definition, Dependency, Layers, SourceText, parse};
 use crate::generation::{Cause, Entry, Generation, Held, Lock, State, Store, Why, changed};
 use crate::generator;
 use crate::journal::chain;
@@ -96,8 +96,18 @@ pub fn apply(
 #[derive(Debug)]
 struct Failure {
     reason: String,
-    /// Its definition is the cause, as far as can be told.
-    refused: bool,
+    blame: Blame,
+}
+
+/// What a failure comes from, as far as can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blame {
+    /// The definition.
+    Definition,
+    /// A box, or another unit, that it requires.
+    Requirement,
+    /// Whoever has stopped it meanwhile, or systemd.
+    Others,
 }
 
 type Failures = BTreeMap<Name, Failure>;
@@ -129,23 +139,30 @@ impl Work<'_> {
         let runs = runs(&self.manager)?;
         let mut actions = actions(&subjects(&before, &boxes, &runs), Asked::ByChange);
         for name in &head.work {
-            let service = runs.get(name).map(|runs| runs.service).unwrap_or_default();
-            let decided = actions.iter().position(|action| action.name == *name);
-            let starts = decided.is_some_and(|index| {
-                matches!(actions[index].what, What::Start | What::Restart { .. })
+            let decided = actions.iter().any(|action| {
+                action.name == *name && matches!(action.what, What::Start | What::Restart { .. })
             });
-            let defined = boxes
-                .get(name)
-                .is_some_and(|entry| entry.definition.is_some());
-            if starts || service == Service::Up || !defined {
+            let defined = |set: &BTreeMap<Name, Entry>| {
+                set.get(name)
+                    .is_some_and(|entry| entry.definition.is_some())
+            };
+            if decided || !defined(&boxes) {
                 continue;
             }
-            // It was stopped for its restart, and the start did not come to pass.
+            // It comes up and must be waited for, or was stopped and its start did not come to pass. One that runs
+            // by its definition already is not touched.
+            let what = match defined(&before) {
+                true => What::Restart {
+                    service: true,
+                    sockets: false,
+                },
+                false => What::Start,
+            };
             actions.retain(|action| action.name != *name);
             actions.push(Action {
                 name: name.clone(),
-                what: What::Start,
-                reason: Some("its restart was not finished".to_owned()),
+                what,
+                reason: Some("it was not seen to become ready".to_owned()),
                 changes: Vec::new(),
             });
         }
@@ -228,7 +245,10 @@ impl Work<'_> {
         actions: Vec<Action>,
     ) -> Result<Outcome, Error> {
         let mut failures = self.carry_out(&boxes, runs, &actions)?;
-        if failures.values().any(|failure| !failure.refused) {
+        if failures
+            .values()
+            .any(|failure| failure.blame == Blame::Requirement)
+        {
             self.blame_required(&actions, &mut failures)?;
         }
         self.conclude(&mut generation, &failures)?;
@@ -264,7 +284,7 @@ impl Work<'_> {
                 .filter(|action| {
                     failures
                         .get(&action.name)
-                        .is_some_and(|failure| failure.refused)
+                        .is_some_and(|failure| failure.blame == Blame::Definition)
                 })
                 .filter(|action| action.what != What::Stop)
                 .map(|action| action.name.clone())
@@ -288,7 +308,7 @@ impl Work<'_> {
             if now.get(&action.name).is_some_and(failed) {
                 let failure = Failure {
                     reason: "did not start for a box that requires it".to_owned(),
-                    refused: true,
+                    blame: Blame::Definition,
                 };
                 failures.insert(action.name.clone(), failure);
             }
@@ -343,7 +363,7 @@ impl Work<'_> {
             if let Err(error) = live::change(&self.manager, name, texts) {
                 let failure = Failure {
                     reason: format!("was not changed: {}", chain(&error)),
-                    refused: true,
+                    blame: Blame::Definition,
                 };
                 failures.insert(name.clone(), failure);
             }
@@ -455,15 +475,17 @@ impl Work<'_> {
 
     fn failure(&self, operation: Operation, unit: &str, error: &systemd::Error) -> Failure {
         let verb = operation.verb();
-        let (job, refused) = match error {
-            systemd::Error::Job { result, .. } => (
-                true,
-                // Somebody else's doing, or another box's.
-                operation != Operation::Stop && !matches!(&**result, "canceled" | "dependency"),
-            ),
-            _ => (false, operation != Operation::Stop),
+        let blame = match error {
+            _ if operation == Operation::Stop => Blame::Others,
+            systemd::Error::Job { result, .. } => match &**result {
+                "canceled" => Blame::Others,
+                "dependency" => Blame::Requirement,
+                _ => Blame::Definition,
+            },
+            _ => Blame::Others,
         };
-        let status = self.manager.unit(unit).ok().filter(|_| job && refused);
+        let status = self.manager.unit(unit).ok();
+        let status = status.filter(|_| blame == Blame::Definition);
         let reason = match status {
             Some(status) if status.result != "success" => {
                 let said = match status.status_text.as_str() {
@@ -474,7 +496,7 @@ impl Work<'_> {
             }
             _ => format!("did not {verb}: {}", chain(error)),
         };
-        Failure { reason, refused }
+        Failure { reason, blame }
     }
 }
 
@@ -500,9 +522,10 @@ fn put_back(
             continue;
         };
         let runs = runs.get(name).cloned().unwrap_or_default();
-        if !failure.refused {
-            // What it waited for may be there once that was put back.
-            if matches!(action.what, What::Start | What::Restart { .. }) {
+        if failure.blame != Blame::Definition {
+            // What it requires may be there once that was put back.
+            let again = matches!(action.what, What::Start | What::Restart { .. });
+            if again && failure.blame == Blame::Requirement {
                 back.push(Action {
                     what: What::Start,
                     ..action.clone()
@@ -514,19 +537,19 @@ fn put_back(
             Service::Up => runs.definition,
             _ => None,
         };
+        let other = |last: &Vec<SourceText>| Some(last) != entry.definition.as_ref();
         let last = last
-            .or_else(|| before.get(name)?.definition.clone())
-            .filter(|last| Some(last) != entry.definition.as_ref());
+            .filter(other)
+            .or_else(|| before.get(name)?.definition.clone().filter(other));
         let instead_of = match entry.held.take() {
             Some(held) => held.instead_of,
             None => entry.definition.clone(),
         };
         let what = match (action.what, runs.service, &last) {
             (What::Change, _, Some(_)) => Some(What::Change),
-            (What::Restart { sockets, .. }, _, Some(_)) => Some(What::Restart {
-                service: runs.service == Service::Up,
-                sockets,
-            }),
+            (What::Restart { service, sockets }, _, Some(_)) => {
+                Some(What::Restart { service, sockets })
+            }
             // It did not run before.
             (What::Start, _, Some(_)) => Some(What::Stop),
             _ => None,
