@@ -267,7 +267,7 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
     failed
 }
 
-/// Makes this program safe from a box with these ids, see [`seal`](crate::enter::seal): it may be executed once more,
+/// Makes this program safe from a box with these ids, see [`crate::enter::seal`]: it may be executed once more,
 /// from its beginning.
 ///
 /// # Errors

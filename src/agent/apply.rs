@@ -270,13 +270,11 @@ impl Work<'_> {
             let worse = self.carry_out(&boxes, &now, &back)?;
             self.conclude(&mut last, &worse)?;
             for (name, failure) in &worse {
-                outcome.failures.insert(
-                    name.clone(),
-                    format!(
-                        "{}; put back, it {} either",
-                        outcome.failures[name], failure.reason
-                    ),
-                );
+                let reason = match outcome.failures.get(name) {
+                    Some(first) => format!("{first}; put back, it {} either", failure.reason),
+                    None => failure.reason.clone(),
+                };
+                outcome.failures.insert(name.clone(), reason);
             }
             outcome.restored = back
                 .iter()
@@ -567,7 +565,11 @@ fn put_back(
             changes: Vec::new(),
         }));
     }
-    let known: BTreeSet<Name> = actions.iter().map(|action| action.name.clone()).collect();
+    let known: BTreeSet<Name> = actions
+        .iter()
+        .filter(|action| !matches!(action.what, What::Change | What::Read))
+        .map(|action| action.name.clone())
+        .collect();
     let stopped = dependents(&boxes, failures)
         .into_iter()
         .filter(|name| !known.contains(name))
