@@ -62,8 +62,7 @@ pub struct Definition {
     pub working_directory: Option<PathBuf>,
     /// Environment set for the command.
     pub environment: BTreeMap<String, String>,
-    /// Files of the host with `KEY=VALUE` lines, read at each start; later ones win over earlier ones and all
-    /// of them over `environment`, as `EnvironmentFile=` of systemd.exec(5) does.
+    /// Files of the host, as `EnvironmentFile=` of systemd.exec(5): later ones win, and all over `environment`.
     pub environment_files: Vec<EnvironmentFile>,
     /// Absent: the box's name.
     pub hostname: Option<String>,
@@ -632,8 +631,7 @@ pub struct Security {
     pub clock: Clock,
     /// Which system calls the box may make.
     pub seccomp: Seccomp,
-    /// Architectures besides the host's whose programs may run; the names of `SystemCallArchitectures=` in
-    /// systemd.exec(5).
+    /// Architectures besides the host's whose programs may run, named as in `SystemCallArchitectures=`.
     pub syscall_architectures: Vec<Architecture>,
     /// Kernel settings of the box's own namespaces, as paths below `/proc/sys` (`net/ipv4/ip_forward`).
     pub sysctls: BTreeMap<String, String>,
