@@ -306,11 +306,12 @@ impl Session<'_> {
         let mut packet = vec![0; MESSAGE_MAX];
         let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
         let length = match rustix::net::recv(socket, &mut packet[..], flags) {
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
+            // A reset is told once, before what the supervisor had said until then.
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNRESET) => return Ok(None),
             Ok((_, length)) if (1..=MESSAGE_MAX).contains(&length) => length,
             Ok((_, 0)) | Err(_) => {
                 self.socket = None;
-                self.lost = Some(Instant::now());
+                self.lost.get_or_insert_with(Instant::now);
                 return Ok(None);
             }
             Ok(_) => return Err(self.not_understood()),

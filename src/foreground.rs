@@ -308,6 +308,10 @@ impl Watch<'_> {
             }
             let troubles: Vec<String> = self.relays.iter_mut().filter_map(Relay::work).collect();
             troubles.iter().for_each(|trouble| self.say(trouble));
+            if self.relays.iter().all(Relay::is_done) {
+                // Nobody reads what a terminal shows any more, which its box learns by a hangup.
+                self.terminal = None;
+            }
         }
     }
 

@@ -32,7 +32,7 @@ use crate::syscall::{Architecture, Syscall, calls};
 pub const VARIABLE: &str = "BOX_SUPERVISOR_WALLS";
 
 /// Another number for other walls: one that needs more than these let through must not inherit them.
-pub const GENERATION: &str = "1";
+pub const GENERATION: &str = "2";
 
 /// Why the walls do not stand.
 #[derive(Debug, thiserror::Error)]
@@ -109,8 +109,8 @@ pub fn put_up(received: &Received) -> Result<Walls, Error> {
 
 /// The capabilities a supervisor uses.
 fn kept(received: &Received, is_parent: bool) -> CapabilitySet {
-    // The box has users of its own.
-    let mut kept = CapabilitySet::KILL;
+    // The box has users of its own, and one with an init of its own may close the directory of its cgroup to others.
+    let mut kept = CapabilitySet::KILL | CapabilitySet::DAC_READ_SEARCH;
     if !is_parent {
         kept |= CapabilitySet::SYS_PTRACE;
     }
@@ -118,7 +118,7 @@ fn kept(received: &Received, is_parent: bool) -> CapabilitySet {
     let idle = received.document.idle.as_ref();
     if idle.is_some_and(|idle| idle.listeners.iter().any(of_a_path)) {
         // Looks at a socket that may be another user's, and sets back its times.
-        kept |= CapabilitySet::FOWNER | CapabilitySet::DAC_READ_SEARCH;
+        kept |= CapabilitySet::FOWNER;
     }
     if received.document.health.is_some() {
         // The cgroup of probes is below the box's, which may have made it first.

@@ -165,9 +165,9 @@ fn a_supervisor_keeps_no_more_power_than_it_needs() {
              /proc/{supervisor}/status | tr '\\n' ' '"
         ))
     };
-    const KILL: &str = "CapInh  CapPrm 20 CapEff 20 CapBnd 20 CapAmb  NoNewPrivs 1 Seccomp 2";
+    const LEFT: &str = "CapInh  CapPrm 24 CapEff 24 CapBnd 24 CapAmb  NoNewPrivs 1 Seccomp 2";
     ticking();
-    assert_eq!(of("tick"), KILL);
+    assert_eq!(of("tick"), LEFT);
     let main = property(&unit("tick"), "MainPID");
     for round in 1..=2 {
         must("systemctl kill --kill-whom=main --signal=USR1 box@tick");
@@ -178,13 +178,13 @@ fn a_supervisor_keeps_no_more_power_than_it_needs() {
                 == round
         });
         assert_eq!(property(&unit("tick"), "MainPID"), main);
-        assert_eq!(of("tick"), KILL);
+        assert_eq!(of("tick"), LEFT);
     }
     let seen = printed("tick").len();
     wait_for("more output", || printed("tick").len() > seen + 2);
     kill_the_supervisor();
     wait_for("the heir's walls", || {
-        of("tick") == KILL.replace(" 20", " 80020")
+        of("tick") == LEFT.replace(" 24", " 80024")
     });
     stop("tick");
 
@@ -195,6 +195,6 @@ fn a_supervisor_keeps_no_more_power_than_it_needs() {
     );
     start("asked");
     let powers = of("asked");
-    assert!(powers.contains("CapEff 22 "), "{powers}");
+    assert!(powers.contains("CapEff 26 "), "{powers}");
     stop("asked");
 }
