@@ -141,9 +141,12 @@ fn f3_the_program_that_launches() {
     for users in BOTH {
         let image = Image::new();
         symlink("/proc/self/exe", image.at("self")).expect("a link");
-        nix::unistd::mkfifo(&image.at("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-        // The first process of the box is boxctl, and waits for somebody to write into the pipe.
-        let subject = Subject::new(users, &["/self", "check", "/pipe"], &image.root(), "");
+        let keys: String = (0..50_000).map(|key| format!("key-{key} = 1\n")).collect();
+        fs::write(image.at("large"), keys).expect("written");
+        // The first process of the box is boxctl, and busy for longer than it is looked at.
+        let mut command = vec!["/self", "check"];
+        command.resize(500, "/large");
+        let subject = Subject::new(users, &command, &image.root(), "");
         let mut boxctl = subject
             .boxctl()
             .stdin(Stdio::null())

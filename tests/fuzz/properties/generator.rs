@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use boxd::definition::{
     Address, Definition, Dependency, OnFailure, Profile, ReadyWhen, SocketKind, SourceText,
-    UNHEALTHY, understand,
+    UNHEALTHY, Users, understand,
 };
 use boxd::generator::{drop_in, socket_unit};
 
@@ -171,6 +171,22 @@ fn service(definition: &Definition) -> Expected {
         if !socket.listen.is_empty() {
             expected.text("Service", "Sockets", unit);
         }
+    }
+    let security = &definition.security;
+    if security.users == Users::Auto {
+        expected.text(
+            "Service",
+            "CapabilityBoundingSet",
+            "CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_KILL CAP_MKNOD CAP_SETFCAP \
+             CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_ADMIN CAP_SYS_CHROOT CAP_SYS_PTRACE CAP_SYS_RESOURCE",
+        );
+    }
+    let is_app = definition.profile == Profile::App;
+    if security.no_new_privileges.unwrap_or(is_app) {
+        expected.text("Service", "NoNewPrivileges", "yes");
+    }
+    if definition.devices.is_empty() && definition.credentials.is_empty() {
+        expected.text("Service", "DevicePolicy", "closed");
     }
     expected.text("Service", "Restart", restart.policy.as_str());
     match definition.health.as_ref().map(|health| health.on_failure) {
