@@ -29,9 +29,10 @@ fn gone(name: &str) {
 #[test]
 fn ten_boxes_of_every_temper_are_stopped_at_once() {
     // As many processes as ever, never the same: each forks and ends. There is no limit of tasks.
-    let forks = "exec perl -e '$SIG{CHLD} = \"IGNORE\"; $| = 1;
+    let forks = "exec perl -e '$SIG{CHLD} = \"IGNORE\"; $| = 1; print \"ready\\n\"; sleep 1 until -e \"/tmp/go\";
                  for (1..2) { next if fork; while (1) { exit if fork } }
-                 print \"ready\\n\"; while (1) { sleep 1000 }'";
+                 while (1) { sleep 1000 }'";
+    let flood = "echo ready; until [ -e /tmp/go ]; do sleep 1; done; exec yes 77777";
     let deaf = "trap '' TERM INT; setsid sleep 77777 & echo ready; while :; do sleep 1; done";
     let tidy = "trap 'echo tidied; exit 0' TERM; echo ready; while :; do sleep 0.2; done";
     let many =
@@ -45,7 +46,7 @@ fn ten_boxes_of_every_temper_are_stopped_at_once() {
         ("frozen-forks", forks),
         ("many", many),
         ("plain", "echo ready; exec sleep 77777"),
-        ("flood", "echo ready; exec yes 77777"),
+        ("flood", flood),
         ("ends", tidy),
     ];
     let names = tempers.map(|(name, _)| name);
@@ -61,15 +62,17 @@ fn ten_boxes_of_every_temper_are_stopped_at_once() {
     let units = names.map(unit).join(" ");
     must(&format!("systemctl start {units}"));
     for name in names {
-        match name {
-            // All of it is too much to be read.
-            "flood" => wait_for("the flood", || processes(name) > 0),
-            _ => wait_for_line(name, "ready"),
-        }
+        wait_for_line(name, "ready");
     }
-    for name in names.iter().filter(|name| name.starts_with("frozen")) {
+    for name in ["frozen", "frozen-deaf"] {
         must(&format!("boxctl pause {name}"));
     }
+    // These begin when all stand, for little else gets its turn then.
+    must("for box in flood forks frozen-forks; do boxctl exec $box -- touch /tmp/go & done; wait");
+    for name in ["forks", "frozen-forks"] {
+        wait_for("processes that fork", || processes(name) > 1);
+    }
+    must("boxctl pause frozen-forks");
     let ends = pid("ends");
     must(&format!("kill -KILL {ends} & systemctl stop {units}; wait"));
     for name in names {
