@@ -55,3 +55,9 @@ pub fn propose(name: &Name) -> Result<IdRange, Error> {
 pub fn release(name: &Name) -> Result<(), Error> {
     Registry::system().release(name)
 }
+
+/// Whether a file or directory with this owner and these permission bits belongs to the user boxd runs as, and nobody
+/// else may write to it.
+pub fn is_ours_alone(owner: u32, mode: u32) -> bool {
+    owner == rustix::process::geteuid().as_raw() && mode & 0o022 == 0
+}

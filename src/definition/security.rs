@@ -8,12 +8,19 @@ use super::quantity::{self, nearest};
 use super::section::{Item, Section};
 use super::tree::{Located, Value};
 use super::values::{BOX_PATH, HOST_PATH, capability};
-use super::{Clock, Resource, ResourceLimit, Seccomp, Security, Users};
+use super::{Clock, Profile, Resource, ResourceLimit, Seccomp, Security, Users};
 use crate::syscall::{Architecture, Syscall};
 
 const SECCOMP: &str = "expected \"profile\", \"unconfined\", or a table, as in { allow = [\"keyctl\"] } or { file = \"/etc/boxd/web.json\" }";
 
 const SYSCALL: &str = "expected the name of a system call, as in \"keyctl\"";
+
+impl Security {
+    /// Whether no program of the box gains privileges by being executed; what its profile says where nothing else is.
+    pub fn gains_none(&self, profile: Profile) -> bool {
+        self.no_new_privileges.unwrap_or(profile == Profile::App)
+    }
+}
 
 pub(super) fn security(mut section: Section<'_>) -> Security {
     let seccomp = section.read_placed("seccomp", seccomp);

@@ -132,10 +132,7 @@ const CAPABILITIES: &str = "CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_F
 fn hardening(definition: &Definition) -> impl Iterator<Item = String> {
     let security = &definition.security;
     let own_users = security.users == Users::Auto;
-    // As the plan has it.
-    let no_new_privileges = security
-        .no_new_privileges
-        .unwrap_or(definition.profile == Profile::App);
+    let no_new_privileges = security.gains_none(definition.profile);
     // A node is made for each device, and a credential may be sealed by a TPM.
     let no_devices = definition.devices.is_empty() && definition.credentials.is_empty();
     let lines = [

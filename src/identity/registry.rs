@@ -281,7 +281,7 @@ impl Registry {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::open(&self.directory, flags, Mode::empty()).map_err(failed)?;
         let facts = rustix::fs::fstat(&directory).map_err(failed)?;
-        if facts.st_uid != rustix::process::geteuid().as_raw() || facts.st_mode & 0o022 != 0 {
+        if !super::is_ours_alone(facts.st_uid, facts.st_mode) {
             return Err(Error::Trust {
                 path: self.directory.clone(),
                 owner: facts.st_uid,

@@ -19,6 +19,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Serialize;
 
 use crate::handover::Document;
+use crate::identity;
 use crate::name::Name;
 use crate::plan::Plan;
 
@@ -427,7 +428,7 @@ fn open_directory(path: &Path) -> io::Result<File> {
 }
 
 fn trust(path: &Path, facts: &fs::Metadata) -> Result<(), Error> {
-    if facts.uid() != rustix::process::geteuid().as_raw() || facts.mode() & 0o022 != 0 {
+    if !identity::is_ours_alone(facts.uid(), facts.mode()) {
         return Err(Error::Trust {
             path: path.to_owned(),
             owner: facts.uid(),

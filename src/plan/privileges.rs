@@ -71,10 +71,7 @@ pub(super) fn of(definition: &Definition, host: &Host, findings: &mut Findings) 
     }
     Privileges {
         capabilities,
-        no_new_privileges: definition
-            .security
-            .no_new_privileges
-            .unwrap_or(definition.profile == Profile::App),
+        no_new_privileges: definition.security.gains_none(definition.profile),
         seccomp: system_calls(definition, host, capabilities, findings),
         resource_limits: walls::resource_limits(definition),
         labels: walls::labels(definition, capabilities, host, findings),

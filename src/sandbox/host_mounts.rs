@@ -15,7 +15,7 @@ use super::file_system::{self, Setting};
 use super::mounts::restrictions;
 use super::{mount_locks, root};
 use crate::capability::CapabilitySet;
-use crate::identity::IdRange;
+use crate::identity::{self, IdRange};
 use crate::name::Name;
 use crate::plan::{MountFlags, MountStep, Node, NodeKind, Plan, Secret, Upper, What};
 use crate::sys::{self, Called as _, MountAttributes, Propagation};
@@ -440,7 +440,7 @@ fn trust(path: &Path) -> Result<(), Error> {
             path: path.to_owned(),
             source,
         })?;
-    if status.st_uid != rustix::process::geteuid().as_raw() || status.st_mode & 0o022 != 0 {
+    if !identity::is_ours_alone(status.st_uid, status.st_mode) {
         return Err(Error::Trust {
             path: path.to_owned(),
             owner: status.st_uid,
