@@ -9,6 +9,9 @@
 //! old box in the store; it would restart the boxes that require this one; and a few deaths in a row would reach
 //! the start limit and leave a box without an owner. Here a stop or restart is seen as long as the supervisor is
 //! away, and after many deaths in a row the next supervisor comes later, not never.
+//!
+//! A stop that comes after the call, and before the next supervisor has begun, is seen too: by the second
+//! `ExecStopPost=`, or else by `box-clean@NAME.service`, which systemd begins when it has done what it was asked for.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -45,6 +48,9 @@ pub enum Error {
     /// The run directory.
     #[error(transparent)]
     RunDirectory(#[from] run_directory::Error),
+    /// The box's service cannot be looked at.
+    #[error(transparent)]
+    Service(#[from] systemd::Error),
     /// Processes or cgroups that do not go.
     #[error("cannot end what is left of box {name}")]
     Left {
@@ -76,7 +82,7 @@ pub enum Outcome {
     Left,
     /// It belongs to another process: one in the foreground.
     Others,
-    /// An earlier try has done it all.
+    /// There is nothing to do: an earlier try has done it all, or the service goes on.
     Done,
 }
 
@@ -128,13 +134,61 @@ impl Ending {
 ///
 /// As [`clean`].
 pub fn clean_again(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
-    let nothing_left = || {
-        !run_directory::exists(name) && cgroups(name, None).iter().all(|cgroup| !cgroup.exists())
-    };
-    if run_directory::is_left(name, &ending.invocation)? || nothing_left() {
+    if is_nothing_left(name) {
         return Ok(Outcome::Done);
     }
+    if run_directory::is_left(name, &ending.invocation)? {
+        let stays = is_heir_to_come(name).unwrap_or_else(|error| {
+            tracing::warn!(
+                "it is not known whether box {name} is stopped meanwhile: {}",
+                crate::journal::chain(&error)
+            );
+            true
+        });
+        if stays {
+            return Ok(Outcome::Done);
+        }
+    }
     clean(name, ending)
+}
+
+/// Whether the supervisor that was called is still wanted. It is called if whoever was to do so has not come to it, and
+/// so is the one who cleans up when it is stopped before it has begun.
+fn is_heir_to_come(name: &Name) -> Result<bool, systemd::Error> {
+    let manager = Manager::connect()?;
+    match manager.pending_job(&name.unit())?.as_deref() {
+        Some("stop") => return Ok(false),
+        Some(_) => {}
+        None => manager.revive(&name.unit())?,
+    }
+    manager.call_unit(&name.cleaner())?;
+    Ok(true)
+}
+
+/// Cleans up after a box whose service is at rest, so that nobody else does: what `box-clean@NAME.service` is for.
+///
+/// # Errors
+///
+/// As [`clean`]; [`Error::Service`] when systemd cannot be asked.
+pub fn clean_orphan(name: &Name) -> Result<Outcome, Error> {
+    if is_nothing_left(name) {
+        return Ok(Outcome::Done);
+    }
+    // Whoever starts the box waits for this lock: what is at rest now stays so.
+    let directory = match RunDirectory::claim(name) {
+        Ok(directory) => directory,
+        Err(run_directory::Error::Busy { .. }) => return Ok(Outcome::Others),
+        Err(error) => return Err(error.into()),
+    };
+    let service = Manager::connect()?.unit(&name.unit())?;
+    if service.job.is_some() || !["inactive", "failed"].contains(&service.active_state.as_str()) {
+        return Ok(Outcome::Done);
+    }
+    remove(name, directory)
+}
+
+fn is_nothing_left(name: &Name) -> bool {
+    !run_directory::exists(name) && cgroups(name, None).iter().all(|cgroup| !cgroup.exists())
 }
 
 /// Ends the box and removes what it left, unless it is to live on. Done twice, it finds nothing to do.
@@ -163,6 +217,10 @@ pub fn clean(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
     if left {
         return Ok(Outcome::Left);
     }
+    remove(name, directory)
+}
+
+fn remove(name: &Name, directory: RunDirectory) -> Result<Outcome, Error> {
     match clear(name, &directory) {
         // Not ours to end, and the start has said so.
         Ok(_) | Err(Error::Foreign { .. }) => {}

@@ -61,6 +61,11 @@ impl Name {
     pub fn scope(&self) -> String {
         format!("box-{}.scope", self.0)
     }
+
+    /// The unit that removes what the service could not: `box-clean@NAME.service`.
+    pub fn cleaner(&self) -> String {
+        format!("box-clean@{}.service", self.0)
+    }
 }
 
 impl FromStr for Name {

@@ -55,6 +55,9 @@ enum Command {
         /// Only what an earlier try has left undone
         #[arg(long)]
         again: bool,
+        /// Only if its service is at rest: box-clean@NAME.service
+        #[arg(long, conflicts_with = "again")]
+        orphan: bool,
     },
 }
 
@@ -87,14 +90,18 @@ fn main() -> ExitCode {
             journal::init("boxd", &name);
             exit_code(stop::run(&name))
         }
-        Command::Clean { name, again } => {
+        Command::Clean {
+            name,
+            again,
+            orphan,
+        } => {
             journal::init("boxd", &name);
-            let clean = if again {
-                clean::clean_again
-            } else {
-                clean::clean
+            let ending = Ending::from_environment();
+            let outcome = match (again, orphan) {
+                (_, true) => clean::clean_orphan(&name),
+                (true, false) => clean::clean_again(&name, &ending),
+                (false, false) => clean::clean(&name, &ending),
             };
-            let outcome = clean(&name, &Ending::from_environment());
             if let Ok(Outcome::Left) = outcome {
                 tracing::warn!(
                     "the supervisor of box {name} is gone; the box runs on for the next one"

@@ -248,6 +248,18 @@ impl Manager {
         self.change_unit(Operation::Stop, unit)
     }
 
+    /// Asks systemd to start a unit, and does not wait for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::start_unit`], but for what becomes of the job.
+    pub fn call_unit(&self, unit: &str) -> Result<(), Error> {
+        let _job: zbus::wire::OwnedObjectPath =
+            self.bus
+                .call(&format!("start {unit}"), "StartUnit", &(unit, "replace"))?;
+        Ok(())
+    }
+
     /// Restarts a unit and waits until its job has ended.
     ///
     /// # Errors
@@ -419,7 +431,7 @@ impl Manager {
     /// # Errors
     ///
     /// [`Error::Refused`].
-    fn pending_job(&self, unit: &str) -> Result<Option<String>, Error> {
+    pub fn pending_job(&self, unit: &str) -> Result<Option<String>, Error> {
         let attempt = format!("look at the job of {unit}");
         let all = self.bus.properties(&attempt, &unit_path(unit))?;
         let Some((_, path)) = all.job() else {

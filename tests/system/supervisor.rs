@@ -2,7 +2,7 @@
 
 use crate::guest::{
     define_script, everything, journal, must, nothing_left, pid, printed, property, sh, start,
-    stop, unit, wait_for, wait_for_line, wait_for_state,
+    stop, unit, wait_for, wait_for_line, wait_for_state, write,
 };
 
 fn ticking() {
@@ -138,6 +138,51 @@ fn supervisors_that_die_in_a_row_cost_the_box_nothing() {
     must("systemctl reset-failed");
     assert_eq!(property(&unit("tick"), "ActiveState"), "inactive");
     nothing_left(&before);
+}
+
+/// A stop that comes when the next supervisor is called already, and has not begun: systemd then begins nothing, and
+/// nobody but those who called it can end the box.
+#[test]
+fn a_stop_between_two_supervisors_ends_the_box() {
+    const HELD: &str = "ExecStopPost=/bin/sh -c 'until test -e /run/go-on; do sleep 0.1; done'\n";
+    const AGAIN: &str = "ExecStopPost=/usr/bin/boxd clean --again %i\n";
+    for (name, after_the_call) in [
+        ("early", format!("{HELD}{AGAIN}")),
+        ("late", format!("{AGAIN}{HELD}")),
+    ] {
+        define_script(name, "exec sleep infinity", "");
+        write(
+            &format!("/etc/systemd/system/{}.d/held.conf", unit(name)),
+            &format!(
+                "[Service]\nExecStopPost=\nExecStopPost=-/usr/bin/boxd clean %i\n{after_the_call}"
+            ),
+        );
+    }
+    must("systemctl daemon-reload; touch /run/go-on");
+    for name in ["early", "late"] {
+        start(name);
+        stop(name);
+    }
+    let before = everything();
+    for name in ["early", "late"] {
+        start(name);
+        must("rm -f /run/go-on");
+        let supervisor = property(&unit(name), "MainPID");
+        must(&format!("kill -KILL {supervisor}"));
+        wait_for("the call", || {
+            sh(&format!("test -e /run/boxd/{name}/left")).status == 0
+        });
+        wait_for("the job of the call", || {
+            must("systemctl list-jobs --no-legend").contains("restart")
+        });
+        must(&format!("systemctl stop --no-block box@{name}"));
+        must("touch /run/go-on");
+        wait_for_state(&unit(name), "inactive");
+        nothing_left(&before);
+        // There is nothing that a new box could trip over.
+        start(name);
+        stop(name);
+    }
 }
 
 /// A journal that restarts does not take the box's output with it.
