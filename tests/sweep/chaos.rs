@@ -243,7 +243,7 @@ fn compare(name: &str) -> (String, Option<String>) {
     };
     let before = stamp();
     let told = sh(&format!("boxctl status --json {name}"));
-    let is = machine::look(name);
+    let is = machine::look_among_clients(name);
     if stamp() != before {
         return (String::new(), None);
     }

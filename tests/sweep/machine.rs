@@ -100,6 +100,18 @@ pub fn install(program: &str) {
 
 /// Looks at everything of a box once.
 pub fn look(name: &str) -> State {
+    look_with(name, Processes::look)
+}
+
+/// As [`look`], but for those who give commands about the box: they are its matter as little as the looker is.
+pub fn look_among_clients(name: &str) -> State {
+    look_with(name, |name| Processes {
+        clients: Vec::new(),
+        ..Processes::look(name)
+    })
+}
+
+fn look_with(name: &str, processes: impl FnOnce(&str) -> Processes) -> State {
     let scope = format!("box-{name}.scope");
     let cgroup = format!("/sys/fs/cgroup/box.slice/{scope}");
     let shown = guest::must(&format!(
@@ -131,7 +143,7 @@ pub fn look(name: &str) -> State {
     if !service.2 || !scope.2 {
         return State::Between(format!("{said}, with a job"));
     }
-    let processes = Processes::look(name);
+    let processes = processes(name);
     let run_directory = Path::new("/run/boxd").join(name);
     match service.0.as_str() {
         "active" => {
@@ -149,7 +161,7 @@ pub fn look(name: &str) -> State {
                 "the service's main process is not the one supervisor",
             );
             check(
-                processes.others.is_empty(),
+                processes.others.is_empty() && processes.clients.is_empty(),
                 "other processes of boxd are there",
             );
             check(
@@ -201,6 +213,9 @@ pub fn look(name: &str) -> State {
 struct Processes {
     supervisors: Vec<i32>,
     payloads: Vec<i32>,
+    /// `boxctl`.
+    clients: Vec<(i32, String)>,
+    /// `boxd`.
     others: Vec<(i32, String)>,
 }
 
@@ -237,14 +252,20 @@ impl Processes {
             } else if ["boxd", "boxctl"].contains(&name.as_str())
                 && command.split(' ').any(|word| word == box_name)
             {
-                found.others.push((pid, command));
+                match name.as_str() {
+                    "boxd" => found.others.push((pid, command)),
+                    _ => found.clients.push((pid, command)),
+                }
             }
         }
         found
     }
 
     fn is_empty(&self) -> bool {
-        self.supervisors.is_empty() && self.payloads.is_empty() && self.others.is_empty()
+        self.supervisors.is_empty()
+            && self.payloads.is_empty()
+            && self.clients.is_empty()
+            && self.others.is_empty()
     }
 }
 
