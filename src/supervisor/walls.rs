@@ -15,13 +15,17 @@
 //!
 //! A supervisor that is not its box's parent learns on some kernels how the box ended from `/proc/PID/stat` alone, and
 //! from there only with `CAP_SYS_PTRACE` and without Landlock, which refuses all that tracing may do. It keeps both.
+//!
+//! Who sends a message is told by `/proc` too, of which a host may hide what belongs to others: proc(5), `hidepid=`.
+//! There this process joins the group that sees everything; where only who may trace a process sees it, it keeps both
+//! as well.
 
 use std::env;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::thread::{CapabilitySet, CapabilitySets, Gid};
 
 use super::descriptors::Received;
 use crate::handover::Listener;
@@ -77,8 +81,14 @@ pub fn put_up(received: &Received) -> Result<Walls, Error> {
         Ok(inherited) => return Err(Error::Inherited(inherited)),
         Err(_) => {}
     }
-    let is_parent = received.process.is_child();
-    let kept = kept(received, is_parent);
+    let mut traces = !received.process.is_child();
+    let mut kept = kept(received);
+    if !traces && !sees_with(kept).map_err(Error::Capabilities)? {
+        traces = true;
+    }
+    if traces {
+        kept |= CapabilitySet::SYS_PTRACE;
+    }
     if received.document.health.is_some() {
         hold(kept, None).map_err(Error::Capabilities)?;
         return Ok(Walls::Probing);
@@ -88,13 +98,13 @@ pub fn put_up(received: &Received) -> Result<Walls, Error> {
     rustix::thread::set_no_new_privs(true)
         .called(|| "prctl(PR_SET_NO_NEW_PRIVS, 1)".to_owned())
         .map_err(Error::NoNewPrivileges)?;
-    let files = match is_parent {
-        true => match give_up_files(&received.document.cgroup) {
+    let files = match traces {
+        true => Some(Ok(())),
+        false => match give_up_files(&received.document.cgroup) {
             Ok(true) => Some(Ok(())),
             Ok(false) => None,
             Err(error) => Some(Err(error)),
         },
-        false => Some(Ok(())),
     };
     const LOG: bool = true;
     const ALLOW_SPECULATION: bool = true;
@@ -108,12 +118,9 @@ pub fn put_up(received: &Received) -> Result<Walls, Error> {
 }
 
 /// The capabilities a supervisor uses.
-fn kept(received: &Received, is_parent: bool) -> CapabilitySet {
+fn kept(received: &Received) -> CapabilitySet {
     // The box has users of its own, and one with an init of its own may close the directory of its cgroup to others.
     let mut kept = CapabilitySet::KILL | CapabilitySet::DAC_READ_SEARCH;
-    if !is_parent {
-        kept |= CapabilitySet::SYS_PTRACE;
-    }
     let of_a_path = |listener: &Listener| matches!(listener, Listener::Unix { .. });
     let idle = received.document.idle.as_ref();
     if idle.is_some_and(|idle| idle.listeners.iter().any(of_a_path)) {
@@ -125,6 +132,42 @@ fn kept(received: &Received, is_parent: bool) -> CapabilitySet {
         kept |= CapabilitySet::DAC_OVERRIDE;
     }
     kept
+}
+
+/// Whether this process sees in `/proc` who other processes are, with no more in force than these; if need be as a
+/// member of another group.
+fn sees_with(kept: CapabilitySet) -> Result<bool, sys::Error> {
+    // The first process belongs to nobody's box, and has all that a box may have.
+    let sees = || std::fs::read("/proc/1/cgroup").is_ok();
+    hold(kept, None)?;
+    if sees() {
+        return Ok(true);
+    }
+    let Some(group) = std::fs::read_to_string("/proc/self/mountinfo")
+        .ok()
+        .and_then(|mounts| group_that_sees(&mounts))
+    else {
+        return Ok(false);
+    };
+    hold(kept | CapabilitySet::SETGID, None)?;
+    let groups = [Gid::from_raw(group)];
+    rustix::thread::set_thread_groups(&groups).called(|| format!("setgroups([{group}])"))?;
+    hold(kept, None)?;
+    Ok(sees())
+}
+
+/// Whom the `/proc` of these mounts hides nothing from.
+fn group_that_sees(mountinfo: &str) -> Option<u32> {
+    // What was mounted last lies above.
+    mountinfo.lines().rev().find_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        if mount.split(' ').nth(4) != Some("/proc") {
+            return None;
+        }
+        let options = file_system.strip_prefix("proc ")?.rsplit(' ').next()?;
+        let group = |option: &str| option.strip_prefix("gid=")?.parse().ok();
+        options.split(',').find_map(group)
+    })
 }
 
 /// Takes every other capability from the bounding set, those this program has no name for too.
@@ -342,6 +385,19 @@ mod tests {
         ] {
             assert_eq!(verdict(native.audit(), socket, family as u32), expected);
         }
+    }
+
+    #[test]
+    fn the_group_that_sees_all_processes_is_found_among_the_mounts() {
+        let own =
+            "24 30 0:22 / /proc rw,nosuid shared:12 - proc proc rw,gid=4242,hidepid=invisible";
+        let other = "88 30 0:60 / /srv/proc rw - proc proc rw,gid=7,hidepid=invisible";
+        let below = "31 24 0:30 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw,fd=36,gid=9";
+        let all = [own, below, other].join("\n");
+        assert_eq!(group_that_sees(&all), Some(4242));
+        assert_eq!(group_that_sees(&own.replace("gid=4242,", "")), None);
+        assert_eq!(group_that_sees(other), None);
+        assert_eq!(group_that_sees(""), None);
     }
 
     #[test]

@@ -322,3 +322,30 @@ fn a_box_is_reloaded_as_its_definition_says() {
         stop(name);
     }
 }
+
+/// A supervisor that has given up what it does not need knows its box, and the `boxd reload` of its unit, also where
+/// a host hides processes from those who could not trace them.
+#[test]
+fn boxes_are_heard_where_processes_are_hidden() {
+    let script = "trap 'systemd-notify --reloading; echo reloading; systemd-notify --ready' HUP\n\
+                  trap 'exit 0' TERM; systemd-notify --ready; while :; do sleep 0.1; done";
+    let more = "[ready]\nwhen = 'notify'\ntimeout = '10min'\n[reload]\nnotify = true\n";
+    define_script("own", script, more);
+    define_script(
+        "host",
+        script,
+        &format!("{more}[security]\nusers = 'host'\n"),
+    );
+    must("systemctl daemon-reload");
+    for hidden in ["hidepid=invisible,gid=4242", "hidepid=ptraceable,gid=0"] {
+        must(&format!("mount -o remount,{hidden} /proc"));
+        for name in ["own", "host"] {
+            start(name);
+            assert!(journal(name).contains(&format!("box {name} is ready")));
+            must(&format!("boxctl reload {name}"));
+            stop(name);
+            assert!(!journal(name).contains("was ignored"), "{hidden}");
+        }
+    }
+    must("mount -o remount,hidepid=off,gid=0 /proc");
+}
