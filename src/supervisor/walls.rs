@@ -135,10 +135,11 @@ fn kept(received: &Received) -> CapabilitySet {
 }
 
 /// Whether this process sees in `/proc` who other processes are, with no more in force than these; if need be as a
-/// member of another group.
+/// member of another group. It can give up more afterwards.
 fn sees_with(kept: CapabilitySet) -> Result<bool, sys::Error> {
     // The first process belongs to nobody's box, and has all that a box may have.
     let sees = || std::fs::read("/proc/1/cgroup").is_ok();
+    let kept = kept | CapabilitySet::SETPCAP;
     hold(kept, None)?;
     if sees() {
         return Ok(true);

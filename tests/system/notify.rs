@@ -337,14 +337,29 @@ fn boxes_are_heard_where_processes_are_hidden() {
         &format!("{more}[security]\nusers = 'host'\n"),
     );
     must("systemctl daemon-reload");
-    for hidden in ["hidepid=invisible,gid=4242", "hidepid=ptraceable,gid=0"] {
+    let (kill, trace, search) = (1 << 5, 1 << 19, 1 << 2);
+    for (hidden, capabilities) in [
+        ("hidepid=invisible,gid=4242", kill | search),
+        ("hidepid=ptraceable,gid=0", kill | search | trace),
+    ] {
         must(&format!("mount -o remount,{hidden} /proc"));
         for name in ["own", "host"] {
             start(name);
             assert!(journal(name).contains(&format!("box {name} is ready")));
+            let supervisor = property(&unit(name), "MainPID");
+            assert_eq!(
+                must(&format!(
+                    "sed -n 's/^CapEff:\\t//p' /proc/{supervisor}/status"
+                )),
+                format!("{capabilities:016x}"),
+                "{hidden}"
+            );
             must(&format!("boxctl reload {name}"));
             stop(name);
-            assert!(!journal(name).contains("was ignored"), "{hidden}");
+            let said = journal(name);
+            for trouble in ["was ignored", "its supervisor", "cannot"] {
+                assert!(!said.contains(trouble), "{hidden}: {said}");
+            }
         }
     }
     must("mount -o remount,hidepid=off,gid=0 /proc");
