@@ -7,8 +7,10 @@
 //! its files say something else; `boxd run` and the generator ask [`in_force`], and nobody needs the agent for it.
 
 mod store;
+mod work;
 
-pub use store::{Error, KEPT, Lock, Store, changed};
+pub use store::{Counts, Entries, Error, KEPT, Lock, Reserve, Store, changed};
+pub use work::{Runs, Service, Task, What, Work};
 
 use std::collections::BTreeMap;
 
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::definition::{self, Definition, Layers, LoadError, SourceText};
 use crate::name::Name;
+use crate::{host, plan};
 
 /// One generation without its definitions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,9 +39,17 @@ pub struct Generation {
     /// Boxes that did not become ready, and why.
     #[serde(default)]
     pub failures: BTreeMap<Name, String>,
-    /// Boxes that it has to start or restart, as long as it is being applied.
+    /// What is to be done for it, as long as it is being applied.
     #[serde(default)]
-    pub work: Vec<Name>,
+    pub to_do: Work,
+}
+
+impl Generation {
+    /// Whether it says what is in force as long as there is no newer one that does. What was put back counts even
+    /// where the old definition did not help either.
+    pub fn counts(&self) -> bool {
+        self.state != State::Failed || matches!(self.cause, Cause::PutBack(_))
+    }
 }
 
 /// Why a generation was made.
@@ -124,6 +135,8 @@ pub struct InForce {
     pub texts: Vec<SourceText>,
     /// Why it is not what the files say, if it is not.
     pub notice: Option<Notice>,
+    /// Why no generation was asked, where one should have been: the files count then.
+    pub unasked: Option<Error>,
 }
 
 /// That a definition is in force which is not what the files say.
@@ -176,9 +189,15 @@ pub fn in_force(name: &Name, layers: &Layers) -> Result<InForce, NotInForce> {
 
 fn in_force_by(name: &Name, layers: &Layers, store: &Store) -> Result<InForce, NotInForce> {
     let found = Found::read(name, layers);
-    // Where no generation can be read, the files count.
-    let entry = store.entry(name).ok().flatten();
-    found.in_force(name, entry.as_ref().map(|(number, entry)| (*number, entry)))
+    let (entry, unasked) = match store.entry(name) {
+        Ok(entry) => (entry, None),
+        Err(error) => (None, Some(error)),
+    };
+    let entry = entry.as_ref().map(|(counts, entry)| (*counts, entry));
+    Ok(InForce {
+        unasked,
+        ..found.in_force(name, entry)?
+    })
 }
 
 /// What the files of a box say.
@@ -224,45 +243,61 @@ impl Found {
     pub fn in_force(
         self,
         name: &Name,
-        entry: Option<(u64, &Entry)>,
+        entry: Option<(Counts, &Entry)>,
     ) -> Result<InForce, NotInForce> {
-        if let Some((generation, entry)) = entry
-            && let Some(held) = self.held_by(entry)
-        {
-            let kept = entry.definition.as_ref().and_then(|texts| {
-                let definition = definition::parse(name, texts).ok()?;
-                Some((definition, texts.clone()))
-            });
-            match kept {
-                Some((definition, texts)) => {
-                    let notice = Some(Notice {
-                        generation,
-                        why: held.why,
-                        reason: held.reason,
-                    });
-                    return Ok(InForce {
-                        definition,
-                        texts,
-                        notice,
-                    });
-                }
-                None if held.why == Why::RolledBack && entry.definition.is_none() => {
-                    return Err(NotInForce::Hidden {
-                        name: name.clone(),
-                        generation,
-                    });
-                }
-                // Nothing better is known.
-                None => {}
+        if let Some((counts, entry)) = entry {
+            let held = match counts.applying {
+                // A file that is edited meanwhile is the next one's.
+                true => entry.held.clone(),
+                false => self.held_by(entry).filter(|held| !self.is_possible(held)),
+            };
+            let kept = entry
+                .definition
+                .as_ref()
+                .filter(|_| held.is_some() || counts.applying)
+                .and_then(|texts| {
+                    let definition = definition::parse(name, texts).ok()?;
+                    Some((definition, texts.clone()))
+                });
+            if let Some((definition, texts)) = kept {
+                let notice = held.map(|held| Notice {
+                    generation: counts.generation,
+                    why: held.why,
+                    reason: held.reason,
+                });
+                return Ok(InForce {
+                    definition,
+                    texts,
+                    notice,
+                    unasked: None,
+                });
             }
+            if entry.definition.is_none() && held.is_some_and(|held| held.why == Why::RolledBack) {
+                return Err(NotInForce::Hidden {
+                    name: name.clone(),
+                    generation: counts.generation,
+                });
+            }
+            // Nothing better is known.
         }
         match self {
             Found::Good(texts, definition) => Ok(InForce {
                 definition: *definition,
                 texts,
                 notice: None,
+                unasked: None,
             }),
             Found::Broken(error) | Found::Nothing(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether it was held because this host could not carry it out, and can by now.
+    fn is_possible(&self, held: &Held) -> bool {
+        match self {
+            Found::Good(_, definition) if held.why == Why::Impossible => {
+                possible(definition).is_ok()
+            }
+            _ => false,
         }
     }
 
@@ -290,6 +325,17 @@ impl Found {
     }
 }
 
+/// Whether this host can carry it out; else why not.
+pub(crate) fn possible(definition: &Definition) -> Result<(), String> {
+    match plan::resolve(definition, &host::read(definition)) {
+        Ok(_) => Ok(()),
+        Err(problems) => {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            Err(problems.join("; "))
+        }
+    }
+}
+
 /// The problem in one line.
 pub(crate) fn broken(error: &LoadError) -> String {
     match error {
@@ -304,10 +350,14 @@ pub(crate) fn broken(error: &LoadError) -> String {
     }
 }
 
-/// A directory that has gone away as a whole says nothing about the boxes that were in it.
+/// A directory that has gone away as a whole says nothing about the boxes that were in it; but what is below `/run` is
+/// meant to be gone after a reboot.
 fn unreachable(entry: &Entry) -> Option<Held> {
     let base = entry.definition.as_ref()?.first()?;
     let directory = base.path.parent()?;
+    if directory.starts_with("/run") {
+        return None;
+    }
     let gone = matches!(directory.try_exists(), Ok(false));
     gone.then(|| Held {
         why: Why::Unreachable,
@@ -346,9 +396,20 @@ mod tests {
         }
 
         fn command(&self, entry: Option<&Entry>) -> String {
+            self.command_while(false, entry)
+        }
+
+        fn command_while(&self, applying: bool, entry: Option<&Entry>) -> String {
             let name: Name = "web".parse().expect("a name");
             let found = Found::read(&name, &self.layers);
-            match found.in_force(&name, entry.map(|entry| (7, entry))) {
+            let counts = |entry| {
+                let counts = Counts {
+                    generation: 7,
+                    applying,
+                };
+                (counts, entry)
+            };
+            match found.in_force(&name, entry.map(counts)) {
                 Ok(in_force) => match in_force.notice {
                     Some(notice) => format!("{:?} {:?}", in_force.definition.command, notice.why),
                     None => format!("{:?}", in_force.definition.command),
@@ -380,6 +441,37 @@ mod tests {
             held: None,
         };
         assert_eq!(place.command(Some(&never)), "broken");
+    }
+
+    #[test]
+    fn what_is_edited_while_definitions_are_applied_is_for_the_next_time() {
+        let place = Place::new();
+        place.put("command = ['/bin/edited']\n");
+        let mut entry = Entry {
+            definition: Some(place.texts("command = ['/bin/applied']\n")),
+            held: None,
+        };
+        assert_eq!(
+            place.command_while(false, Some(&entry)),
+            "[\"/bin/edited\"]"
+        );
+        assert_eq!(
+            place.command_while(true, Some(&entry)),
+            "[\"/bin/applied\"]"
+        );
+        entry.held = Some(Held {
+            why: Why::Rejected,
+            reason: String::new(),
+            instead_of: Some(place.texts("command = ['/bin/refused']\n")),
+        });
+        assert_eq!(
+            place.command_while(true, Some(&entry)),
+            "[\"/bin/applied\"] Rejected"
+        );
+        assert_eq!(
+            place.command_while(false, Some(&entry)),
+            "[\"/bin/edited\"]"
+        );
     }
 
     #[test]
@@ -442,5 +534,11 @@ mod tests {
         assert_eq!(place.command(Some(&entry)), "masked");
         fs::remove_dir_all(place.root.path().join("etc/boxd")).expect("removed");
         assert_eq!(place.command(Some(&entry)), "[\"/bin/old\"] Unreachable");
+        // What is below /run does not outlive a reboot.
+        let mut entry = entry;
+        for text in entry.definition.iter_mut().flatten() {
+            text.path = "/run/boxd/definitions.gone/web.toml".into();
+        }
+        assert_eq!(place.command(Some(&entry)), "none");
     }
 }

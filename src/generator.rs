@@ -19,7 +19,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use crate::definition::{self, Address, BadName, Definition, Layers, Listed, LoadError, Socket};
-use crate::generation::{Entry, Found, NotInForce, Notice, Store};
+use crate::generation::{self, Counts, Entries, Entry, Found, NotInForce, Notice, Store};
 use crate::host::real_path;
 use crate::name::Name;
 use crate::plan::exposure::{self, Exposure};
@@ -78,6 +78,14 @@ pub enum Error {
         /// Why.
         notice: Notice,
     },
+    /// Which definitions are in force could not be read.
+    #[error("the boxes have units by what their files say, whatever was put back or rolled back: {}", .0.in_full())]
+    Generations(#[source] generation::Error),
+    /// Which definitions are in force cannot be known yet.
+    #[error(
+        "the boxes have units by what their files say, whatever was put back or rolled back: /var/lib/boxd is not there yet; once it is, systemctl daemon-reload tells systemd"
+    )]
+    TooEarly,
     /// Somebody listens there whom the host trusts, and the definition does not say that it is meant.
     #[error(
         "box {name} has no socket at {path}, which {exposure}; listen at another path, or add sensitive = true to its [[socket]]",
@@ -135,11 +143,16 @@ fn settings(drop_in: &str) -> impl Iterator<Item = &str> {
 /// Writes the units of all boxes into a directory as systemd gives one to its generators, and returns everything that
 /// went wrong. Each is as the definition in force says.
 pub fn generate(layers: &Layers, store: &Store, output: &Path) -> Vec<Error> {
-    let kept = || {
-        let current = store.current().ok()??.number;
-        Some((current, store.boxes(current).ok()?))
+    let (kept, unasked) = match store.entries() {
+        Ok(kept) => (kept, None),
+        Err(error) => (None, Some(Error::Generations(error))),
     };
-    generate_by(layers, kept(), output)
+    let mut errors = generate_by(layers, kept, output);
+    if !store.is_there() && definition::list(layers).is_ok_and(|listed| !listed.is_empty()) {
+        errors.push(Error::TooEarly);
+    }
+    errors.extend(unasked);
+    errors
 }
 
 /// Whether systemd has other units of boxes than these definitions make, and must be reloaded.
@@ -217,11 +230,7 @@ fn without_files(boxes: &BTreeMap<Name, Entry>, listed: &[Listed]) -> Vec<Listed
     .collect()
 }
 
-fn generate_by(
-    layers: &Layers,
-    kept: Option<(u64, BTreeMap<Name, Entry>)>,
-    output: &Path,
-) -> Vec<Error> {
+fn generate_by(layers: &Layers, kept: Option<(Counts, Entries)>, output: &Path) -> Vec<Error> {
     let listed = match definition::list(layers) {
         Ok(listed) => listed,
         Err(error) => return vec![Error::List(error)],
@@ -229,7 +238,9 @@ fn generate_by(
     let template = template();
     let mut errors = Vec::new();
     // Where none can be read, as on a host whose /var comes late, the files count.
-    let (generation, boxes) = kept.unwrap_or_default();
+    let (counts, boxes) = kept.map_or((None, BTreeMap::new()), |(counts, boxes)| {
+        (Some(counts), boxes)
+    });
     let mut listed: Vec<_> = listed.into_iter().filter(|file| !file.masked).collect();
     listed.extend(without_files(&boxes, &listed));
     for file in listed {
@@ -244,7 +255,7 @@ fn generate_by(
             }
         };
         let found = Found::read(&name, layers);
-        let entry = boxes.get(&name).map(|entry| (generation, entry));
+        let entry = counts.zip(boxes.get(&name));
         let definition = match found.in_force(&name, entry) {
             Ok(in_force) => {
                 errors.extend(in_force.notice.map(|notice| Error::Kept {

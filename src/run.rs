@@ -218,6 +218,7 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
         definition,
         texts,
         notice,
+        unasked,
     } = generation::in_force(name, &Layers::system())?;
     // Before the descriptors are taken: if this program is executed once more, they must come along.
     seal(definition.security.users)?;
@@ -229,6 +230,12 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
     if let Some(notice) = notice {
         let sentence = format!("box {name} {}", notice.sentence());
         plan.remarks.push(sentence);
+    }
+    if let Some(error) = unasked {
+        plan.remarks.push(format!(
+            "box {name} starts by what its files say, whatever was put back or rolled back: {}",
+            error.in_full()
+        ));
     }
     follow_the_operator(&mut plan);
     let sockets = sockets_of(&plan, kept.into_iter().zip(passed).collect())?;

@@ -89,7 +89,7 @@ const MAY_USE: &[(&str, &str)] = &[
         "generator",
         "definition generation host::real_path plan::exposure",
     ),
-    ("generation", "definition"),
+    ("generation", "definition host plan"),
     ("plan", "definition host identity"),
     ("host", "definition identity sys"),
     ("definition", ""),

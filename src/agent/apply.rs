@@ -7,11 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::diff::{Action, Asked, Runs, Service, What, actions, steps};
-use super::intend::{self, Intention, runs, subjects};
+use super::diff::{Action, Asked, Runs, Service, What, dependents, steps};
+use super::intend::{self, Intention, requirements, runs};
 use super::{Error, live};
-use crate::definition::{Definition, Dependency, Layers, SourceText, parse};
-use crate::generation::{Cause, Entry, Generation, Held, Lock, State, Store, Why, changed};
+use crate::definition::{Definition, Layers, SourceText, parse};
+use crate::generation::{
+    Cause, Entry, Generation, Held, Lock, Reserve, State, Store, Task, Why, Work, changed,
+};
 use crate::generator;
 use crate::journal::chain;
 use crate::name::Name;
@@ -63,13 +65,14 @@ pub fn apply(
 ) -> Result<Outcome, Error> {
     let lock = store.lock()?;
     let manager = Manager::connect()?;
-    let mut work = Work {
+    let mut work = Applier {
         layers,
         store,
         lock,
         manager,
         author,
         say,
+        reserve: None,
     };
     let mut earlier = work.finish_what_was_begun()?;
     let intention = match wanted {
@@ -112,16 +115,17 @@ enum Blame {
 
 type Failures = BTreeMap<Name, Failure>;
 
-struct Work<'a> {
+struct Applier<'a> {
     layers: &'a Layers,
     store: &'a Store,
     lock: Lock,
     manager: Manager,
     author: &'a str,
     say: &'a mut dyn FnMut(&str),
+    reserve: Option<Reserve>,
 }
 
-impl Work<'_> {
+impl Applier<'_> {
     /// What one who was killed has not finished.
     fn finish_what_was_begun(&mut self) -> Result<Outcome, Error> {
         let Some(head) = self.store.newest()? else {
@@ -135,44 +139,55 @@ impl Work<'_> {
             head.number
         ));
         let boxes = self.store.boxes(head.number)?;
+        let concluded = match head.cause {
+            Cause::PutBack(refused) => self.conclude_refused(refused, &boxes),
+            _ => Ok(()),
+        };
         let before = self.before(head.number)?;
-        let runs = runs(&self.manager)?;
-        let mut actions = actions(&subjects(&before, &boxes, &runs), Asked::ByChange);
-        for name in &head.work {
-            let decided = actions.iter().any(|action| {
-                action.name == *name && matches!(action.what, What::Start | What::Restart { .. })
-            });
-            let defined = |set: &BTreeMap<Name, Entry>| {
-                set.get(name)
-                    .is_some_and(|entry| entry.definition.is_some())
-            };
-            if decided || !defined(&boxes) {
-                continue;
-            }
-            // It comes up and must be waited for, or was stopped and its start did not come to pass. One that runs
-            // by its definition already is not touched.
-            let what = match defined(&before) {
-                true => What::Restart {
-                    service: true,
-                    sockets: false,
-                },
-                false => What::Start,
-            };
-            actions.retain(|action| action.name != *name);
+        let mut runs = runs(&self.manager)?;
+        let mut actions = Vec::new();
+        for (name, task) in &head.to_do {
             actions.push(Action {
                 name: name.clone(),
-                what,
-                reason: Some("it was not seen to become ready".to_owned()),
+                what: task.what,
+                reason: Some("it was begun, and not seen to be done".to_owned()),
                 changes: Vec::new(),
             });
+            // Its sockets were other ones, but those that are open now are to be closed.
+            let now = runs.entry(name.clone()).or_default();
+            *now = Runs {
+                sockets: std::mem::take(&mut now.sockets),
+                ..task.ran.clone()
+            };
         }
-        self.carry_through(head, &before, boxes, &runs, actions)
+        // If there is no room the disk was filled meanwhile, and to finish is the better try.
+        self.reserve = self.reserve(&before, &boxes, &head.to_do).ok();
+        let outcome = self.carry_through(head, &before, boxes, &runs, actions)?;
+        concluded.map(|()| outcome)
+    }
+
+    /// Who put boxes of a generation back was killed before that was written at the generation itself.
+    fn conclude_refused(&self, number: u64, boxes: &BTreeMap<Name, Entry>) -> Result<(), Error> {
+        let mut refused = self.store.head(number)?;
+        if refused.state != State::Applying {
+            return Ok(());
+        }
+        refused.state = State::Failed;
+        refused.failures = boxes
+            .iter()
+            .filter(|(name, _)| refused.to_do.contains_key(*name))
+            .filter_map(|(name, entry)| Some((name.clone(), entry.held.as_ref()?)))
+            .filter(|(_, held)| held.why == Why::Rejected)
+            .map(|(name, held)| (name, held.reason.clone()))
+            .collect();
+        refused.to_do = Work::new();
+        Ok(self.store.rewrite(&self.lock, &refused)?)
     }
 
     /// The boxes of the generation that was in force before this one.
     fn before(&self, number: u64) -> Result<BTreeMap<Name, Entry>, Error> {
         for earlier in self.store.numbers()?.into_iter().filter(|it| *it < number) {
-            if self.store.head(earlier)?.state != State::Failed {
+            if self.store.head(earlier)?.counts() {
                 return Ok(self.store.boxes(earlier)?);
             }
         }
@@ -198,7 +213,10 @@ impl Work<'_> {
             self.reload_if_stale()?;
             Outcome::default()
         } else {
-            let generation = self.write(cause, State::Applying, &before, &boxes, &actions)?;
+            let to_do = work(&actions, &runs);
+            self.reserve = None;
+            self.reserve = Some(self.reserve(&before, &boxes, &to_do)?);
+            let generation = self.write(cause, &before, &boxes, to_do)?;
             self.carry_through(generation, &before, boxes, &runs, actions)?
         };
         outcome.held.extend(held);
@@ -206,31 +224,50 @@ impl Work<'_> {
         Ok(outcome)
     }
 
+    /// Room for the generation that would put boxes back.
+    fn reserve(
+        &self,
+        before: &BTreeMap<Name, Entry>,
+        boxes: &BTreeMap<Name, Entry>,
+        to_do: &Work,
+    ) -> Result<Reserve, Error> {
+        let size = |texts: Option<&Vec<SourceText>>| -> usize {
+            let texts = texts.into_iter().flatten();
+            // As JSON escapes them at worst.
+            texts.map(|text| 6 * text.text.len() + 4096).sum()
+        };
+        let sizes = to_do
+            .iter()
+            .map(|(name, task)| {
+                let of = |set: &BTreeMap<Name, Entry>| {
+                    size(set.get(name).and_then(|entry| entry.definition.as_ref()))
+                };
+                let size = of(before) + of(boxes) + size(task.ran.definition.as_ref());
+                (name.clone(), size + 4096)
+            })
+            .collect();
+        Ok(self.store.reserve(&self.lock, &sizes)?)
+    }
+
     fn write(
         &self,
         cause: Cause,
-        state: State,
         before: &BTreeMap<Name, Entry>,
         boxes: &BTreeMap<Name, Entry>,
-        actions: &[Action],
+        to_do: Work,
     ) -> Result<Generation, Error> {
         let now = std::time::SystemTime::UNIX_EPOCH
             .elapsed()
             .unwrap_or_default();
-        let starts = |action: &&Action| matches!(action.what, What::Start | What::Restart { .. });
         let generation = Generation {
             number: 0,
             time: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
             author: self.author.to_owned(),
             cause,
-            state,
+            state: State::Applying,
             changed: changed(before, boxes),
             failures: BTreeMap::new(),
-            work: actions
-                .iter()
-                .filter(starts)
-                .map(|action| action.name.clone())
-                .collect(),
+            to_do,
         };
         Ok(self.store.write(&self.lock, generation, boxes)?)
     }
@@ -251,23 +288,29 @@ impl Work<'_> {
         {
             self.blame_required(&actions, &mut failures)?;
         }
-        self.conclude(&mut generation, &failures)?;
         let mut outcome = Outcome {
             failures: reasons(&failures),
             ..Outcome::default()
         };
-        if !failures.is_empty() && !matches!(generation.cause, Cause::PutBack(_)) {
+        self.reserve = None;
+        if failures.is_empty() || matches!(generation.cause, Cause::PutBack(_)) {
+            self.conclude(&mut generation, &failures)?;
+        } else {
             let (boxes, back) = put_back(before, boxes, runs, &actions, &failures);
             let cause = Cause::PutBack(generation.number);
-            let mut last = self.write(cause, State::Applying, before, &boxes, &back)?;
+            let now = intend::runs(&self.manager)?;
+            let mut last = self.write(cause, before, &boxes, work(&back, &now))?;
+            // From here on whoever is next puts them back. The other one is concluded after that is certain, and if it
+            // is not, because the disk is full, the boxes come first.
+            let concluded = self.conclude(&mut generation, &failures);
             for action in back.iter().filter(|action| action.what != What::Start) {
                 (self.say)(&format!(
                     "putting box {} back to its last good definition",
                     action.name
                 ));
             }
-            let now = intend::runs(&self.manager)?;
             let worse = self.carry_out(&boxes, &now, &back)?;
+            concluded?;
             self.conclude(&mut last, &worse)?;
             for (name, failure) in &worse {
                 let reason = match outcome.failures.get(name) {
@@ -320,7 +363,7 @@ impl Work<'_> {
             false => State::Failed,
         };
         generation.failures = reasons(failures);
-        generation.work = Vec::new();
+        generation.to_do = Work::new();
         Ok(self.store.rewrite(&self.lock, generation)?)
     }
 
@@ -410,9 +453,17 @@ impl Work<'_> {
                 .map(|unit| (name.clone(), unit))
                 .collect();
             let service = (name.clone(), name.unit());
+            let wanted = boxes.get(name).and_then(|entry| entry.definition.as_ref());
+            let as_before = runs.get(name).is_some_and(|runs| {
+                runs.service == Service::Up && runs.definition.as_ref() == wanted
+            });
             (self.say)(&format!("{}ing box {name}", what.verb()));
             match *what {
                 What::Start if !sockets.is_empty() => opened.extend(sockets),
+                What::Restart {
+                    sockets: true,
+                    service: true,
+                } if self.is_done(name, boxes)? => started.push(service),
                 What::Restart {
                     sockets: true,
                     service: runs_too,
@@ -426,8 +477,10 @@ impl Work<'_> {
                         started.push(service);
                     }
                 }
+                // It is restarted for the sake of one that it requires, and that was restarted or stopped: systemd has
+                // stopped it then, and may have begun to start it again.
+                What::Restart { .. } if as_before => started.push(service),
                 What::Restart { .. } if !self.is_done(name, boxes)? => restarted.push(service),
-                // A box that requires another one was restarted with it.
                 _ => started.push(service),
             }
             // Else the limit of starts, which is about starts by themselves, would count against the definition.
@@ -498,6 +551,16 @@ impl Work<'_> {
     }
 }
 
+/// What is to be done, with what runs of each box: for whoever finishes it.
+fn work(actions: &[Action], runs: &BTreeMap<Name, Runs>) -> Work {
+    let task = |action: &Action| {
+        let ran = runs.get(&action.name).cloned().unwrap_or_default();
+        let what = action.what;
+        (action.name.clone(), Task { what, ran })
+    };
+    actions.iter().map(task).collect()
+}
+
 fn reasons(failures: &Failures) -> BTreeMap<Name, String> {
     failures
         .iter()
@@ -539,6 +602,15 @@ fn put_back(
         let last = last
             .filter(other)
             .or_else(|| before.get(name)?.definition.clone().filter(other));
+        let unchanged = before.get(name).map(|entry| &entry.definition) == Some(&entry.definition);
+        if last.is_none() && unchanged && entry.definition.is_some() {
+            // It was restarted for the sake of another one, and there is no other definition to blame.
+            back.push(Action {
+                what: What::Start,
+                ..action.clone()
+            });
+            continue;
+        }
         let instead_of = match entry.held.take() {
             Some(held) => held.instead_of,
             None => entry.definition.clone(),
@@ -570,7 +642,8 @@ fn put_back(
         .filter(|action| !matches!(action.what, What::Change | What::Read))
         .map(|action| action.name.clone())
         .collect();
-    let stopped = dependents(&boxes, failures)
+    let failed = failures.keys().cloned().collect();
+    let stopped = dependents(&requirements(&boxes), &failed)
         .into_iter()
         .filter(|name| !known.contains(name))
         .filter(|name| {
@@ -584,32 +657,4 @@ fn put_back(
         changes: Vec::new(),
     }));
     (boxes, back)
-}
-
-/// The boxes that require one of those that failed, or one that does: systemd has stopped them too.
-fn dependents(boxes: &BTreeMap<Name, Entry>, failures: &Failures) -> BTreeSet<Name> {
-    let requires: Vec<(&Name, Vec<String>)> = boxes
-        .iter()
-        .filter_map(|(name, entry)| {
-            let definition = parse(name, entry.definition.as_ref()?).ok()?;
-            let units = definition.requires.iter().map(Dependency::unit).collect();
-            Some((name, units))
-        })
-        .collect();
-    let mut down: BTreeSet<Name> = failures.keys().cloned().collect();
-    loop {
-        let more: Vec<Name> = requires
-            .iter()
-            .filter(|(name, units)| {
-                !down.contains(*name) && down.iter().any(|down| units.contains(&down.unit()))
-            })
-            .map(|(name, _)| (*name).clone())
-            .collect();
-        if more.is_empty() {
-            break;
-        }
-        down.extend(more);
-    }
-    down.retain(|name| !failures.contains_key(name));
-    down
 }

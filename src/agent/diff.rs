@@ -6,13 +6,14 @@
 //! on, or what a program of boxd's looks up each time, needs nothing but to be read. A reload is none of these ways:
 //! it asks a program to read its own files again, and no key of a definition is in one of those.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use crate::definition::changes::{Change, changes, spelled};
 use crate::definition::{Definition, Dependency, SourceText, parse};
 use crate::generation::Held;
+pub use crate::generation::{Runs, Service, What};
 use crate::name::Name;
 
 /// What is known of one box.
@@ -28,31 +29,6 @@ pub struct Subject {
     pub held: Option<Held>,
     /// What runs of it.
     pub runs: Runs,
-}
-
-/// What runs of a box.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Runs {
-    /// Its service.
-    pub service: Service,
-    /// The definition by which it was started, where that is known.
-    pub definition: Option<Vec<SourceText>>,
-    /// Its sockets that are open.
-    pub sockets: Vec<String>,
-}
-
-/// What the service of a box does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Service {
-    /// Nothing.
-    #[default]
-    AtRest,
-    /// Nothing, after a failure.
-    Failed,
-    /// It runs, comes up, or waits for its restart.
-    Up,
-    /// Nothing: `boxctl run` has the box.
-    Foreground,
 }
 
 /// Who wants the definitions to be applied.
@@ -76,40 +52,6 @@ pub struct Action {
     pub reason: Option<String>,
     /// The keys that are the reason, and what each of them needs.
     pub changes: Vec<(Change, Need)>,
-}
-
-/// What is done about a box.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum What {
-    /// Its service, or its sockets where it has some.
-    Start,
-    /// Its service and its sockets.
-    Stop,
-    /// Its service; where a socket has changed its sockets as well.
-    Restart {
-        /// Its service.
-        service: bool,
-        /// Its sockets.
-        sockets: bool,
-    },
-    /// It is changed while it runs.
-    Change,
-    /// Nothing but that the definition is read: it does not run, or `boxctl run` has it.
-    Read,
-}
-
-impl What {
-    /// As it is shown.
-    pub fn verb(self) -> &'static str {
-        match self {
-            What::Start => "start",
-            What::Stop => "stop",
-            What::Restart { .. } => "restart",
-            What::Change => "change",
-            What::Read => "read",
-        }
-    }
 }
 
 /// What a changed key needs of a box that runs.
@@ -263,6 +205,83 @@ fn action(subject: &Subject, asked: Asked) -> Option<Action> {
             make(What::Read, None, changes)
         }
     }
+}
+
+/// The units that each box requires, by its name.
+pub type Requirements = BTreeMap<Name, BTreeSet<String>>;
+
+/// The boxes that require one of these, or one that does: systemd stops them together.
+pub fn dependents(requirements: &Requirements, of: &BTreeSet<Name>) -> BTreeSet<Name> {
+    let mut all = of.clone();
+    loop {
+        let more: Vec<Name> = requirements
+            .iter()
+            .filter(|(name, units)| {
+                !all.contains(*name) && all.iter().any(|one| units.contains(&one.unit()))
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        all.extend(more);
+    }
+    &all - of
+}
+
+/// Adds what systemd does along: a box that runs and requires one that is stopped for a moment is restarted, and one
+/// that requires a removed one ends with it.
+pub fn along(
+    actions: &mut Vec<Action>,
+    old: &Requirements,
+    new: &Requirements,
+    is_up: impl Fn(&Name) -> bool,
+) {
+    let of = |actions: &[Action], what: fn(What) -> bool| -> BTreeSet<Name> {
+        let chosen = actions.iter().filter(|action| what(action.what));
+        chosen.map(|action| action.name.clone()).collect()
+    };
+    let removed = of(actions, |what| what == What::Stop);
+    let restarted = of(actions, |what| matches!(what, What::Restart { .. }));
+    let end = dependents(new, &removed);
+    // Those that required a removed one were stopped before systemd knew that they do not any more.
+    let again = &dependents(old, &removed) | &dependents(new, &restarted);
+    for name in end.iter().chain(&again) {
+        if !is_up(name) || !new.contains_key(name) {
+            continue;
+        }
+        let (what, reason) = match end.contains(name) {
+            true => (
+                What::Stop,
+                "a box that it requires has no definition any more",
+            ),
+            false => (
+                What::Restart {
+                    service: true,
+                    sockets: false,
+                },
+                match dependents(new, &restarted).contains(name) {
+                    true => "a box that it requires is restarted",
+                    false => "a box that it required is removed",
+                },
+            ),
+        };
+        let known = actions.iter_mut().find(|action| action.name == *name);
+        match known {
+            None => actions.push(Action {
+                name: name.clone(),
+                what,
+                reason: Some(reason.to_owned()),
+                changes: Vec::new(),
+            }),
+            Some(action) if what == What::Stop || action.what == What::Change => {
+                action.what = what;
+                action.reason = Some(reason.to_owned());
+            }
+            Some(_) => {}
+        }
+    }
+    actions.sort_by(|one, other| one.name.cmp(&other.name));
 }
 
 fn is_socket(change: &Change) -> bool {
@@ -459,6 +478,48 @@ mod tests {
         listens.after = None;
         listens.runs.service = Service::AtRest;
         assert_eq!(decided(&listens, Asked::ByChange), "stop");
+    }
+
+    #[test]
+    fn what_systemd_does_along_is_known_before() {
+        let name = |name: &str| -> Name { name.parse().expect("a name") };
+        let requires = |pairs: &[(&str, &str)]| -> Requirements {
+            let pair = |(one, other): &(&str, &str)| (name(one), [name(other).unit()].into());
+            pairs.iter().map(pair).collect()
+        };
+        let action = |of: &str, what| Action {
+            name: name(of),
+            what,
+            reason: None,
+            changes: Vec::new(),
+        };
+        let restart = |sockets| What::Restart {
+            service: true,
+            sockets,
+        };
+        let old = requires(&[
+            ("app", "db"),
+            ("web", "app"),
+            ("idle", "db"),
+            ("far", "cache"),
+        ]);
+        let shown = |actions: Vec<Action>, new: &Requirements| {
+            let mut actions = actions;
+            along(&mut actions, &old, new, |name| name.as_str() != "idle");
+            let shown = actions.iter();
+            let shown = shown.map(|action| format!("{} {}", action.what.verb(), action.name));
+            shown.collect::<Vec<_>>().join(", ")
+        };
+        let reopened = vec![action("db", restart(true)), action("web", What::Change)];
+        assert_eq!(
+            shown(reopened, &old),
+            "restart app, restart db, restart web"
+        );
+        let removed = || vec![action("db", What::Stop)];
+        assert_eq!(shown(removed(), &old), "stop app, stop db, stop web");
+        let new = requires(&[("app", "cache"), ("web", "app")]);
+        assert_eq!(shown(removed(), &new), "restart app, stop db, restart web");
+        assert_eq!(shown(vec![action("db", What::Change)], &old), "change db");
     }
 
     #[test]

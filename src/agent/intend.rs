@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Error;
-use super::diff::{Action, Asked, Runs, Service, Subject, actions};
-use crate::definition::{self, Definition, Layers, SourceText};
-use crate::generation::{Entry, Found, Generation, Held, Store, Why};
+use super::diff::{Action, Asked, Requirements, Runs, Service, Subject, actions, along};
+use crate::definition::{self, Dependency, Layers, SourceText, parse};
+use crate::generation::{Entry, Found, Generation, Held, Store, Why, possible};
 use crate::name::Name;
+use crate::running;
 use crate::systemd::Manager;
-use crate::{host, plan, running};
 
 /// What is to be applied.
 #[derive(Debug)]
@@ -67,12 +67,18 @@ pub fn files(
             definition: None,
             held: None,
         });
+        let running = runs.get(&name).filter(|runs| runs.service == Service::Up);
+        let ran = runs.get(&name).and_then(|runs| runs.definition.clone());
         if was.definition.is_none() {
             // Nobody knows a better one than that by which it runs.
-            was.definition = runs.get(&name).and_then(|runs| runs.definition.clone());
+            was.definition = ran.clone();
         }
         if let Found::Broken(error) = &found {
             problems.insert(name.to_string(), error.to_string());
+            if let Some(ran) = ran.filter(|_| running.is_some()) {
+                // Somebody has started it by a later one than was applied, and it runs.
+                was.definition = Some(ran);
+            }
         }
         if let Some(entry) = entry(&name, found, was, asked) {
             boxes.insert(name, entry);
@@ -81,7 +87,7 @@ pub fn files(
     let actions = match (&current, asked) {
         // The first look at a host: nothing is known to have changed.
         (None, Asked::ByChange) => Vec::new(),
-        _ => actions(&subjects(&before, &boxes, &runs), asked),
+        _ => decide(&before, &boxes, &runs, asked),
     };
     Ok(Intention {
         current,
@@ -126,7 +132,7 @@ pub fn back_to(
         });
         boxes.insert(name, Entry { definition, held });
     }
-    let actions = actions(&subjects(&before, &boxes, &runs), Asked::ByPerson);
+    let actions = decide(&before, &boxes, &runs, Asked::ByPerson);
     Ok(Intention {
         current,
         before,
@@ -137,8 +143,37 @@ pub fn back_to(
     })
 }
 
+fn decide(
+    before: &BTreeMap<Name, Entry>,
+    boxes: &BTreeMap<Name, Entry>,
+    runs: &BTreeMap<Name, Runs>,
+    asked: Asked,
+) -> Vec<Action> {
+    let mut actions = actions(&subjects(before, boxes, runs), asked);
+    let old = requirements(before);
+    let new = requirements(boxes);
+    let up = |name: &Name| {
+        runs.get(name)
+            .is_some_and(|runs| runs.service == Service::Up)
+    };
+    along(&mut actions, &old, &new, up);
+    actions
+}
+
+/// The units that each box requires.
+pub(super) fn requirements(boxes: &BTreeMap<Name, Entry>) -> Requirements {
+    boxes
+        .iter()
+        .filter_map(|(name, entry)| {
+            let definition = parse(name, entry.definition.as_ref()?).ok()?;
+            let units = definition.requires.iter().map(Dependency::unit).collect();
+            Some((name.clone(), units))
+        })
+        .collect()
+}
+
 /// What is known of each box of either set.
-pub(super) fn subjects(
+fn subjects(
     before: &BTreeMap<Name, Entry>,
     after: &BTreeMap<Name, Entry>,
     runs: &BTreeMap<Name, Runs>,
@@ -251,17 +286,6 @@ fn entry(name: &Name, found: Found, was: Entry, asked: Asked) -> Option<Entry> {
         definition: Some(texts),
         held: None,
     })
-}
-
-/// Whether this host can carry it out.
-fn possible(definition: &Definition) -> Result<(), String> {
-    match plan::resolve(definition, &host::read(definition)) {
-        Ok(_) => Ok(()),
-        Err(problems) => {
-            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            Err(problems.join("; "))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -149,6 +149,12 @@ fn check(
 /// to run, if need be by its last good definition.
 fn in_force(operation: Operation, name: &Name, layers: &Layers) -> Result<Definition, Error> {
     let in_force = generation::in_force(name, layers)?;
+    if let Some(error) = &in_force.unasked {
+        complain(&format!(
+            "boxctl: box {name} has the definition of its files, whatever was put back or rolled back: {}\n",
+            harmless(&error.in_full())
+        ));
+    }
     if let Some(notice) = in_force.notice {
         if operation == Operation::Restart && notice.why == Why::Broken {
             return Ok(definition::load(name, layers)?);

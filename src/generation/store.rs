@@ -12,10 +12,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Cause, Changed, Entry, Generation, State};
+use super::{Changed, Entry, Generation, State};
 use crate::name::Name;
 
 /// Where they are.
@@ -23,6 +24,12 @@ const DIRECTORY: &str = "/var/lib/boxd/generations";
 
 /// What is known of a generation as a whole.
 const HEAD: &str = "GENERATION";
+
+/// Held by whoever applies definitions.
+const LOCK: &str = ".lock";
+
+/// More than a head has beside its texts.
+const HEAD_SIZE: usize = 16 << 10;
 
 /// Most generations that are kept.
 pub const KEPT: usize = 32;
@@ -56,9 +63,47 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// With what it comes from, in one line.
+    pub fn in_full(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
+    }
+
+    /// Whether that is root's alone to know.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Error::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 /// Whoever holds it is the only one who applies definitions.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held, and let go of when dropped")] File);
+
+/// Room for one more generation, as long as it is held.
+#[derive(Debug)]
+pub struct Reserve(PathBuf);
+
+impl Drop for Reserve {
+    fn drop(&mut self) {
+        // What stays goes with the next lock.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Which generation says what is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Its number.
+    pub generation: u64,
+    /// Whether somebody applies it at this moment: then it counts whatever the files say.
+    pub applying: bool,
+}
+
+/// The boxes of a generation.
+pub type Entries = BTreeMap<Name, Entry>;
 
 /// The generations of a host.
 #[derive(Debug, Clone)]
@@ -90,7 +135,7 @@ impl Store {
             .mode(0o700)
             .create(&self.directory)
             .map_err(self.failed("make", &self.directory))?;
-        let path = self.directory.join(".lock");
+        let path = self.directory.join(LOCK);
         let file = File::options()
             .write(true)
             .create(true)
@@ -101,7 +146,7 @@ impl Store {
         rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))
             .map_err(|errno| self.failed("lock", &path)(errno.into()))?;
         for (name, path) in self.listed()? {
-            if name.starts_with('.') && name != ".lock" {
+            if name.starts_with('.') && name != LOCK {
                 fs::remove_dir_all(&path).map_err(self.failed("remove", &path))?;
             }
         }
@@ -179,25 +224,82 @@ impl Store {
     pub fn current(&self) -> Result<Option<Generation>, Error> {
         for number in self.numbers()? {
             let head = self.head(number)?;
-            // What was put back counts even where the old definition did not help either.
-            if head.state != State::Failed || matches!(head.cause, Cause::PutBack(_)) {
+            if head.counts() {
                 return Ok(Some(head));
             }
         }
         Ok(None)
     }
 
-    /// A box of the current generation, with the generation's number.
+    /// A box of the current generation.
     ///
     /// # Errors
     ///
     /// It cannot be read.
-    pub fn entry(&self, name: &Name) -> Result<Option<(u64, Entry)>, Error> {
+    pub fn entry(&self, name: &Name) -> Result<Option<(Counts, Entry)>, Error> {
         let Some(current) = self.current()? else {
             return Ok(None);
         };
         let path = self.path(current.number).join(name.as_str());
-        Ok(self.read(&path)?.map(|entry| (current.number, entry)))
+        let entry = self.read(&path)?;
+        Ok(entry.map(|entry| (self.counts(&current), entry)))
+    }
+
+    /// All boxes of the current generation.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read.
+    pub fn entries(&self) -> Result<Option<(Counts, Entries)>, Error> {
+        let Some(current) = self.current()? else {
+            return Ok(None);
+        };
+        let boxes = self.boxes(current.number)?;
+        Ok(Some((self.counts(&current), boxes)))
+    }
+
+    fn counts(&self, current: &Generation) -> Counts {
+        Counts {
+            generation: current.number,
+            applying: current.state == State::Applying && self.is_locked(),
+        }
+    }
+
+    /// Whether somebody applies definitions at this moment.
+    fn is_locked(&self) -> bool {
+        let Ok(file) = File::open(self.directory.join(LOCK)) else {
+            return false;
+        };
+        // Let go of at once if it was to be had.
+        let attempt = FlockOperation::NonBlockingLockShared;
+        rustix::io::retry_on_intr(|| flock(&file, attempt)) == Err(Errno::WOULDBLOCK)
+    }
+
+    /// Whether the file system is there that the generations are on: early in a boot it may not be.
+    pub fn is_there(&self) -> bool {
+        let parent = self.directory.parent();
+        parent.is_none_or(|parent| !matches!(parent.try_exists(), Ok(false)))
+    }
+
+    /// Takes the room that another generation may need: to put back boxes must not fail because the disk is full.
+    ///
+    /// # Errors
+    ///
+    /// There is no room.
+    pub fn reserve(&self, _lock: &Lock, sizes: &BTreeMap<Name, usize>) -> Result<Reserve, Error> {
+        let reserve = Reserve(self.directory.join(".reserve"));
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&reserve.0)
+            .map_err(self.failed("make", &reserve.0))?;
+        // A head holds every text twice at most.
+        let head = (HEAD, 2 * sizes.values().sum::<usize>() + HEAD_SIZE);
+        let files = sizes.iter().map(|(name, size)| (name.as_str(), *size));
+        for (name, size) in files.chain([head]) {
+            let path = reserve.0.join(name);
+            fs::write(&path, vec![0; size]).map_err(self.failed("reserve room in", &path))?;
+        }
+        Ok(reserve)
     }
 
     /// Writes a generation as the newest, and removes those that are more than are kept.
@@ -373,6 +475,7 @@ mod tests {
 
     use super::*;
     use crate::definition::SourceText;
+    use crate::generation::Cause;
 
     fn entry(text: &str) -> Entry {
         Entry {
@@ -398,7 +501,7 @@ mod tests {
             state,
             changed: BTreeMap::new(),
             failures: BTreeMap::new(),
-            work: Vec::new(),
+            to_do: BTreeMap::new(),
         }
     }
 
@@ -431,12 +534,18 @@ mod tests {
         assert_eq!(inode("1/db"), inode("2/db"));
         assert_ne!(inode("1/web"), inode("2/web"));
         let web: Name = "web".parse().expect("a name");
-        let found = store.entry(&web).expect("read");
-        assert_eq!(found, Some((2, entry("c"))));
+        let found = || {
+            let found = store.entry(&web).expect("read");
+            found.map(|(counts, entry)| (counts.generation, counts.applying, entry))
+        };
+        assert_eq!(found(), Some((2, true, entry("c"))));
+        drop(lock);
+        assert_eq!(found(), Some((2, false, entry("c"))), "killed");
+        let lock = store.lock().expect("locked");
         // One that failed says nothing any more.
         two.state = State::Failed;
         store.rewrite(&lock, &two).expect("written");
-        assert_eq!(store.entry(&web).expect("read"), Some((1, entry("a"))));
+        assert_eq!(found(), Some((1, false, entry("a"))));
         assert_eq!(store.newest().expect("read"), Some(two));
         assert!(matches!(store.head(9), Err(Error::None { number: 9 })));
         for _ in 0..KEPT {
@@ -471,6 +580,27 @@ mod tests {
             .write(&lock, generation(State::Applied), &set(&[("web", "b")]))
             .expect("written");
         store.rewrite(&lock, &two).expect("written");
+    }
+
+    #[test]
+    fn room_for_one_more_is_kept_free_and_let_go() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Store::at(directory.path());
+        let lock = store.lock().expect("locked");
+        let sizes = [("web".parse().expect("a name"), 5000)].into();
+        let reserve = store.reserve(&lock, &sizes).expect("room");
+        let taken = |name: &str| {
+            let file = directory.path().join(".reserve").join(name);
+            file.metadata().map(|file| file.len()).ok()
+        };
+        assert_eq!(taken("web"), Some(5000));
+        assert!(taken(HEAD).is_some_and(|size| size > 10000));
+        store
+            .write(&lock, generation(State::Applied), &set(&[("web", "a")]))
+            .expect("written");
+        drop(reserve);
+        assert_eq!(taken("web"), None);
+        drop(store.reserve(&lock, &sizes).expect("room again"));
     }
 
     #[test]

@@ -334,8 +334,13 @@ fn defined(name: &Name, layers: &Layers, running: Option<&Running>) -> Defined {
             .map(|directory| directory.join(format!("{name}.toml")));
         files.extend(candidates.find(|path| path.symlink_metadata().is_ok()));
     }
-    let entry = Store::system().entry(name).ok().flatten();
-    let entry = entry.as_ref().map(|(number, entry)| (*number, entry));
+    let (entry, unasked) = match Store::system().entry(name) {
+        Ok(entry) => (entry, None),
+        // Who is not root cannot know.
+        Err(error) if error.is_denied() => (None, None),
+        Err(error) => (None, Some(error)),
+    };
+    let entry = entry.as_ref().map(|(counts, entry)| (*counts, entry));
     let in_force = found.in_force(name, entry);
     let held = match &in_force {
         Ok(in_force) => in_force.notice.as_ref().map(|notice| notice.sentence()),
@@ -344,6 +349,12 @@ fn defined(name: &Name, layers: &Layers, running: Option<&Running>) -> Defined {
         )),
         Err(NotInForce::Load(_)) => None,
     };
+    let held = held.or_else(|| {
+        let error = unasked?.in_full();
+        Some(format!(
+            "starts by what its files say, whatever was put back or rolled back: {error}"
+        ))
+    });
     let in_force = in_force.ok();
     let in_force = in_force.map(|in_force| in_force.definition);
     Defined {
