@@ -23,6 +23,7 @@ mod sockets;
 mod walls;
 
 pub use print::print;
+pub use privileges::system_calls_of;
 pub use problem::{Problem, Reason};
 pub use resolve::resolve;
 

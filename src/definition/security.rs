@@ -15,6 +15,16 @@ const SECCOMP: &str = "expected \"profile\", \"unconfined\", or a table, as in {
 
 const SYSCALL: &str = "expected the name of a system call, as in \"keyctl\"";
 
+impl Profile {
+    /// As the definition has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Profile::App => "app",
+            Profile::System => "system",
+        }
+    }
+}
+
 impl Security {
     /// Whether no program of the box gains privileges by being executed; what its profile says where nothing else is.
     pub fn gains_none(&self, profile: Profile) -> bool {

@@ -9,7 +9,7 @@ use super::{
     Content, Credential, Health, Label, Limit, MountFlags, MountStep, Node, NodeKind, OnFailure,
     Output, Plan, Probe, ProcessLimit, ResourceLimit, Secret, Socket, Sysctl, Upper, What,
 };
-use crate::definition::{Group, Profile, ReadyWhen, ReloadHow, User};
+use crate::definition::{Group, ReadyWhen, ReloadHow, User};
 
 /// Everything the plan decides, a line each.
 pub fn print(plan: &Plan) -> String {
@@ -20,10 +20,7 @@ pub fn print(plan: &Plan) -> String {
 
 fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
     writeln!(out, "box {}: {:?}", plan.name, plan.description)?;
-    let profile = match plan.profile {
-        Profile::App => "app",
-        Profile::System => "system",
-    };
+    let profile = plan.profile.name();
     line(out, "profile", profile)?;
 
     let payload = &plan.payload;

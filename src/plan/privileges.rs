@@ -88,6 +88,12 @@ pub(super) fn of_profile(profile: Profile, own_users: bool) -> CapabilitySet {
     }
 }
 
+/// The filter of a box that says nothing of it: with the capabilities of its profile, and users of its own.
+pub fn system_calls_of(profile: Profile) -> Policy {
+    let capabilities = of_profile(profile, true);
+    seccomp::of_profile(profile.name(), capabilities, &Changes::default(), &[])
+}
+
 fn system_calls(
     definition: &Definition,
     host: &Host,
@@ -105,10 +111,6 @@ fn system_calls(
             );
         }
     }
-    let profile = match definition.profile {
-        Profile::App => "app",
-        Profile::System => "system",
-    };
     let of_profile = |allow: &[Syscall], deny: &[Syscall]| {
         let keyring = KEYRING.iter().filter(|_| definition.security.keyring);
         let changes = Changes {
@@ -119,7 +121,12 @@ fn system_calls(
                 .collect(),
             deny: deny.to_vec(),
         };
-        seccomp::of_profile(profile, capabilities, &changes, additional)
+        seccomp::of_profile(
+            definition.profile.name(),
+            capabilities,
+            &changes,
+            additional,
+        )
     };
     let policy = match &definition.security.seccomp {
         Seccomp::Profile => of_profile(&[], &[]),

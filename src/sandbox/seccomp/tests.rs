@@ -118,6 +118,74 @@ fn every_number_of_every_architecture_gets_the_profile_s_verdict() {
     }
 }
 
+/// `UPDATE_EXPECTED=1 cargo test --lib precompiled` writes the file anew.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_precompiled_programs_are_what_the_compiler_makes() {
+    let mut source = String::from(
+        "//! The programs of the profiles on x86-64, made by the tests from the lists of `plan::seccomp`.\n\n\
+         use crate::sys::Instruction;\n\n\
+         const fn i(code: u16, jump_true: u8, jump_false: u8, operand: u32) -> Instruction {\n    \
+         Instruction {\n        code,\n        jump_true,\n        jump_false,\n        operand,\n    }\n}\n",
+    );
+    for profile in PROFILES {
+        let instructions = compiler::compile(&plan::system_calls_of(profile));
+        source.push_str(&format!(
+            "\n#[rustfmt::skip]\npub(super) static {}: [Instruction; {}] = [\n",
+            profile.name().to_uppercase(),
+            instructions.len()
+        ));
+        for row in instructions.chunks(4) {
+            let row: Vec<String> = row
+                .iter()
+                .map(|one| {
+                    format!(
+                        "i({:#x}, {}, {}, {:#x}),",
+                        one.code, one.jump_true, one.jump_false, one.operand
+                    )
+                })
+                .collect();
+            source.push_str(&format!("    {}\n", row.join(" ")));
+        }
+        source.push_str("];\n");
+    }
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/sandbox/seccomp/precompiled.rs"
+        );
+        std::fs::write(path, &source).expect("written");
+        return;
+    }
+    assert_eq!(include_str!("precompiled.rs"), source);
+    for profile in PROFILES {
+        let policy = plan::system_calls_of(profile);
+        let program = compile(&policy).expect("fits");
+        assert_eq!(*program.instructions, *compiler::compile(&policy));
+        assert!(matches!(program.instructions, Cow::Borrowed(_)));
+    }
+}
+
+#[test]
+fn a_policy_that_is_not_the_profile_s_is_compiled() {
+    let allow = Changes {
+        allow: vec![Syscall::of("bpf").expect("a call")],
+        deny: vec![],
+    };
+    let another_title = of_profile("app", CapabilitySet::EMPTY, &allow, &[]);
+    let more_capable = of_profile("app", CapabilitySet::ALL, &Changes::default(), &[]);
+    let mut logs = plan::system_calls_of(Profile::App);
+    logs.log = true;
+    let mut lets_more = plan::system_calls_of(Profile::App);
+    lets_more.rules[0].otherwise = Action::Log;
+    for policy in [another_title, more_capable, logs, lets_more] {
+        let program = compile(&policy).expect("fits");
+        assert!(matches!(program.instructions, Cow::Owned(_)));
+        assert_eq!(*program.instructions, *compiler::compile(&policy));
+        assert_eq!(program.log, policy.log);
+    }
+}
+
 #[test]
 fn the_profiles_are_small() {
     for policy in profiles() {
