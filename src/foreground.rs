@@ -169,11 +169,14 @@ fn watch(
         source,
     })?;
     let (sockets, _paths) = sockets::open(name, &plan.sockets)?;
-    let mut standing = launch::begin(plan, place, stdio, sockets, Some(signals.as_fd()))
+    let settling = launch::begin(plan, place, stdio, sockets, Some(signals.as_fd()))
         .and_then(launch::Begun::settle)
-        .and_then(launch::Settling::stand)
         .map_err(launch_failed)?;
-    directory.write(plan, &run::document(definition, plan, &standing, None))?;
+    // While the child and systemd are at work. If it fails, that is no reason to leave them in the middle of it.
+    let written = directory.write_plan(plan);
+    let mut standing = settling.stand().map_err(launch_failed)?;
+    written?;
+    directory.write(&run::document(definition, plan, &standing, None))?;
     let master = standing.take_terminal();
     master.iter().for_each(terminal::follow_window);
     let launched = standing.go(Lifetime::Launchers).map_err(launch_failed)?;

@@ -291,9 +291,9 @@ fn furnish(
     user_namespace: Option<&OwnedFd>,
 ) -> Result<(), Error> {
     let secrets = credentials::read(&plan.mounts).map_err(Error::Credentials)?;
-    let mounts = host_mounts::prepare(plan, user_namespace.map(AsFd::as_fd), &secrets)
+    let prepared = host_mounts::prepare(plan, user_namespace.map(AsFd::as_fd), &secrets)
         .map_err(Error::HostMounts)?;
-    let mounts: Vec<BorrowedFd<'_>> = mounts.iter().map(AsFd::as_fd).collect();
+    let mounts: Vec<BorrowedFd<'_>> = prepared.mounts.iter().map(AsFd::as_fd).collect();
     child.say(&ToChild::Mounts, &mounts)
 }
 

@@ -435,10 +435,15 @@ fn start(
     if plan.tty {
         descriptors.push((handover::FD_ATTACH, directory.attach_socket()?));
     }
-    let mut standing = launch::begin(plan, Place::Scope, stdio, sockets, None)
+    let settling = launch::begin(plan, Place::Scope, stdio, sockets, None)
         .and_then(launch::Begun::settle)
-        .and_then(launch::Settling::stand)
         .map_err(launch_failed)?;
+    // While the child and systemd are at work. If it fails, that is no reason to leave them in the middle of it.
+    let written = directory
+        .write_definition(&texts)
+        .and_then(|()| directory.write_plan(plan));
+    let mut standing = settling.stand().map_err(launch_failed)?;
+    written?;
 
     let terminal = standing.take_terminal();
     descriptors.extend(terminal.map(|master| (handover::FD_TERMINAL, master)));
@@ -447,8 +452,7 @@ fn start(
         name: name.clone(),
         source,
     })?;
-    directory.write_definition(&texts)?;
-    directory.write(plan, &document)?;
+    directory.write(&document)?;
     let store = || -> Result<(), notify::Error> {
         let (_, process) = standing.process();
         for (name, descriptor) in &descriptors {

@@ -4,6 +4,7 @@
 //! heard.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
@@ -49,9 +50,9 @@ pub struct Relay {
     sink: Sink,
     /// Most bytes written at once.
     portion: usize,
-    buffer: Vec<u8>,
+    buffer: Box<[u8]>,
     /// What of the buffer is not written yet.
-    start: usize,
+    pending: Range<usize>,
     no_more_expected: bool,
 }
 
@@ -66,8 +67,8 @@ impl Relay {
             source: Some(source),
             sink,
             portion: if is_file { BUFFER } else { WITHOUT_WAITING },
-            buffer: Vec::new(),
-            start: 0,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            pending: 0..0,
             no_more_expected: false,
         })
     }
@@ -80,8 +81,7 @@ impl Relay {
     /// Nothing more is passed on.
     pub fn give_up(&mut self) {
         self.source = None;
-        self.buffer.clear();
-        self.start = 0;
+        self.pending = 0..0;
     }
 
     /// Whether all is passed on that ever will be.
@@ -126,7 +126,7 @@ impl Relay {
     }
 
     fn pending(&self) -> &[u8] {
-        &self.buffer[self.start..]
+        &self.buffer[self.pending.clone()]
     }
 
     /// Whether there is something to pass on now.
@@ -134,15 +134,13 @@ impl Relay {
         let Some(source) = &self.source else {
             return false;
         };
-        self.start = 0;
-        self.buffer.resize(BUFFER, 0);
         let read = loop {
             match rustix::io::read(source, &mut self.buffer[..]) {
                 Err(Errno::INTR) => {}
                 other => break other,
             }
         };
-        self.buffer.truncate(*read.as_ref().unwrap_or(&0));
+        self.pending = 0..*read.as_ref().unwrap_or(&0);
         match read {
             Ok(0) => self.source = None,
             Ok(_) => return true,
@@ -161,7 +159,7 @@ impl Relay {
             }
             let portion = self.pending().len().min(self.portion);
             match rustix::io::write(fd, &self.pending()[..portion]) {
-                Ok(written) => self.start += written,
+                Ok(written) => self.pending.start += written,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(errno) => return Err(errno),

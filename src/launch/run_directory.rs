@@ -221,8 +221,7 @@ impl RunDirectory {
     /// # Errors
     ///
     /// [`Error::Write`] when `/run` is full, above all.
-    pub fn write(&self, plan: &Plan, document: &Document) -> Result<(), Error> {
-        self.write_file(PLAN, plan)?;
+    pub fn write(&self, document: &Document) -> Result<(), Error> {
         self.write_file(LAUNCHING, document)
     }
 
@@ -235,7 +234,7 @@ impl RunDirectory {
         self.write_file(DEFINITION, texts)
     }
 
-    /// Writes down what the box is now that it was changed while it runs.
+    /// Writes down what is done for the box, and what it is once it was changed while it runs.
     ///
     /// # Errors
     ///

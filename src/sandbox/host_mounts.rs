@@ -158,8 +158,18 @@ pub fn count(steps: &[MountStep]) -> usize {
 /// The contents of a box's credentials, by their names.
 pub type Secrets = BTreeMap<String, Vec<u8>>;
 
-/// Prepares the mounts that come from the host: one for each step of the plan that is a `Tree`, an `Overlay`, a
-/// `Store`, a `Device` or `Credentials`, in their order.
+/// What [`prepare`] made.
+#[derive(Debug)]
+pub struct Prepared {
+    /// One mount for each step of the plan that is a `Tree`, an `Overlay`, a `Store`, a `Device` or `Credentials`, in
+    /// their order.
+    pub mounts: Vec<OwnedFd>,
+    /// Mounts that these were made of and do not need any more. To close one that is attached nowhere takes the kernel
+    /// a while, for which the child need not wait: it gets its mounts first.
+    pub used_up: Vec<OwnedFd>,
+}
+
+/// Prepares the mounts that come from the host.
 ///
 /// `user_namespace` is the box's, with its ids mapped: what [`map`](super::user_namespace::map) gave; none for
 /// a box without one. The process must have one thread.
@@ -167,7 +177,7 @@ pub fn prepare(
     plan: &Plan,
     user_namespace: Option<BorrowedFd<'_>>,
     secrets: &Secrets,
-) -> Result<Vec<OwnedFd>, Error> {
+) -> Result<Prepared, Error> {
     let shift = match (user_namespace, plan.ids) {
         (Some(namespace), Some(ids)) => Some(Shift { namespace, ids }),
         _ => None,
@@ -175,6 +185,7 @@ pub fn prepare(
     let root_of_box = shift.map_or(0, |shift| shift.ids.base);
     let mut devices = devices(plan, root_of_box)?.into_iter();
     let mut mounts = Vec::with_capacity(count(&plan.mounts));
+    let mut used_up = Vec::new();
     for step in &plan.mounts {
         mounts.push(match &step.what {
             What::Tree {
@@ -202,7 +213,11 @@ pub fn prepare(
                 lower,
                 idmap,
                 upper,
-            } => overlay(step, lower, upper, *idmap, shift)?,
+            } => {
+                let (mount, layers) = overlay(step, lower, upper, *idmap, shift)?;
+                used_up.extend(layers);
+                mount
+            }
             What::Device { .. } => match devices.next() {
                 Some(device) => device,
                 None => continue,
@@ -214,12 +229,15 @@ pub fn prepare(
         });
     }
     if shift.is_some() && may_mount(plan) {
-        return in_a_workshop(|| mount_locks::lock(&mounts))?.map_err(|source| Error::Lock {
-            name: plan.name.clone(),
-            source,
-        });
+        let locked =
+            in_a_workshop(|| mount_locks::lock(&mounts))?.map_err(|source| Error::Lock {
+                name: plan.name.clone(),
+                source,
+            })?;
+        used_up.append(&mut mounts);
+        mounts = locked;
     }
-    Ok(mounts)
+    Ok(Prepared { mounts, used_up })
 }
 
 /// Whether the payload may change mounts of its own namespace, that is, take a restriction back.
@@ -457,15 +475,15 @@ fn make_closed(path: &Path) -> Result<(), sys::Error> {
         .called(|| format!("mkdir({path:?}, {CLOSED:o})"))
 }
 
-/// A writable layer over a directory of the host. The overlay holds its layers by itself: where they were mounted
-/// matters to nobody.
+/// A writable layer over a directory of the host, and the mounts of its layers. The overlay holds its layers by itself:
+/// where they were mounted matters to nobody.
 fn overlay(
     step: &MountStep,
     lower: &Path,
     upper: &Upper,
     idmap: bool,
     shift: Option<Shift<'_>>,
-) -> Result<OwnedFd, Error> {
+) -> Result<(OwnedFd, [OwnedFd; 2]), Error> {
     let bare = MountStep {
         flags: MountFlags::default(),
         ..step.clone()
@@ -505,14 +523,14 @@ fn overlay(
         work: open_directory(store.as_fd(), "work").map_err(failed)?,
         store,
     };
-    match layers.join(step.flags, shift) {
+    let joined = match layers.join(step.flags, shift) {
         // To an older kernel a descriptor without a file is none, or a layer is a string, or has to be mounted.
         Err(error) if matches!(error.errno(), sys::Errno::EBADF | sys::Errno::EINVAL) => {
             in_a_workshop(|| layers.join_where_mounted(step.flags, shift))?
         }
         joined => joined,
-    }
-    .map_err(failed)
+    };
+    Ok((joined.map_err(failed)?, [layers.lower, layers.store]))
 }
 
 /// What an overlay is made of, attached nowhere.

@@ -311,9 +311,9 @@ pub fn try_build(plan: &Plan) -> Result<Result<Built, Failure>, host_mounts::Err
         .ids
         .map(|ids| user_namespace::map(pid, ids).expect("mapped"));
     let secrets = boxd::launch::credentials::read(&plan.mounts).expect("credentials");
-    let mounts = host_mounts::prepare(plan, namespace.as_ref().map(|fd| fd.as_fd()), &secrets);
-    let mounts = match mounts {
-        Ok(mounts) => mounts,
+    let prepared = host_mounts::prepare(plan, namespace.as_ref().map(|fd| fd.as_fd()), &secrets);
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => {
             rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL)
                 .expect("our child");
@@ -321,7 +321,7 @@ pub fn try_build(plan: &Plan) -> Result<Result<Built, Failure>, host_mounts::Err
             return Err(error);
         }
     };
-    let mounts: Vec<_> = mounts.iter().map(|mount| mount.as_fd()).collect();
+    let mounts: Vec<_> = prepared.mounts.iter().map(|mount| mount.as_fd()).collect();
     // A child that has failed by now has closed its end; its reason is still there to be read.
     let _ = end.send(&ToChild::Mounts, &mounts);
     let built = Built {

@@ -51,7 +51,8 @@ impl Running {
             idle: None,
         };
         let directory = RunDirectory::claim(&plan.name).expect("claimed");
-        directory.write(&plan, &document).expect("written");
+        directory.write_plan(&plan).expect("written");
+        directory.write(&document).expect("written");
         directory.confirm().expect("confirmed");
         built
             .end
