@@ -42,7 +42,7 @@ use crate::definition::{LoadError, Style};
 use crate::plan;
 use crate::systemd::manager::Operation;
 use arguments::{Arguments, Command};
-use terminal::{Look, Paint, complain};
+use terminal::{Look, Paint, complain, harmless};
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -404,7 +404,10 @@ fn describe(error: &Error, look: Look) -> String {
     if denied && !rustix::process::geteuid().is_root() {
         sentence.push_str("; run this as root");
     }
-    format!("{} {sentence}\n", look.paint(Paint::Bad, "boxctl:"))
+    // What is wrong with a file may be what stands in it.
+    let lines: Vec<String> = sentence.lines().map(harmless).collect();
+    let refused = look.paint(Paint::Bad, "boxctl:");
+    format!("{refused} {}\n", lines.join("\n"))
 }
 
 fn style(look: Look) -> Style {

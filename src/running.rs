@@ -17,7 +17,7 @@ use crate::cgroup;
 use crate::definition::SourceText;
 use crate::handover::{self, Document};
 use crate::health::{self, Health};
-use crate::launch::run_directory::{DEFINITION, DOCUMENT, PARENT, PLAN};
+use crate::launch::run_directory::{self, DEFINITION, DOCUMENT, PARENT, PLAN};
 use crate::name::Name;
 use crate::plan::Plan;
 
@@ -207,7 +207,7 @@ pub fn has_ended(process: &OwnedFd) -> bool {
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match fs::read(path) {
+    match run_directory::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::Read {

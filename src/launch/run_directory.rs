@@ -443,7 +443,12 @@ fn is_still_at(lock: &File, path: &Path) -> bool {
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// A file of a run directory; of one that is too large to be that, a part.
+///
+/// # Errors
+///
+/// As [`File::open`] and [`read`](std::io::Read::read) have them.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     use std::io::Read;
     let mut content = Vec::new();
     File::open(path)?.take(FILE_MAX).read_to_end(&mut content)?;

@@ -1,17 +1,18 @@
 //! What would use up the host, or boxd: D1 to D6.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use boxd::plan::What;
+use serde_json::{Map, Value, json};
 
 use super::Test;
 use super::canary::Canary;
 use super::running::{BOXCTL, Running};
-use super::subject::{BOTH, Subject, Users};
+use super::subject::{BOTH, Subject, Users, with_memory};
 
 pub const TESTS: &[Test] = &[
     ("d1_output_that_nobody_reads", d1_output_that_nobody_reads),
@@ -103,7 +104,7 @@ fn d1_output_that_nobody_reads() {
 
 /// A caller that is killed takes along what holds it: what it started ends when it writes, and the box is as before.
 fn d1_callers_that_go_away() {
-    const CALLERS: u32 = 40;
+    const CALLERS: u32 = 100;
     for users in BOTH {
         let running = Subject::shell(users, "exec sleep 1000").running();
         for _ in 0..CALLERS {
@@ -194,25 +195,68 @@ fn d5_state_that_is_damaged() {
                 vec!["status", running.name.as_str()],
                 vec!["kill", "--signal=URG", running.name.as_str()],
             ] {
-                let output = Command::new(BOXCTL)
-                    .args(&arguments)
-                    .stdin(Stdio::null())
-                    .output()
-                    .expect("boxctl runs");
-                let said = String::from_utf8_lossy(&output.stderr);
-                assert!(
-                    output
-                        .status
-                        .code()
-                        .is_some_and(|status| status != 101 && status != 134),
-                    "{arguments:?}: {output:?}"
-                );
-                assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+                survives(&arguments);
             }
         }
+        // Whole JSON of this version with one thing in it that is not what it should be.
+        let understood: Map<String, Value> = serde_json::from_slice(&whole).expect("JSON");
+        for (key, _) in understood.iter().filter(|(key, _)| *key != "version") {
+            for value in [
+                json!(null),
+                json!(-1),
+                json!(u64::MAX),
+                json!("\u{1b}[2J\n"),
+            ] {
+                let mut damaged = understood.clone();
+                damaged.insert(key.clone(), value);
+                let damaged = serde_json::to_vec(&damaged).expect("JSON");
+                fs::write(&path, &damaged).expect("written");
+                survives(&["exec", &running.name, "--", "true"]);
+                if file == "document.json" {
+                    survives(&["status", &running.name]);
+                }
+            }
+        }
+        // More than there is memory for, and no more of it is read than such a file can have.
+        File::create(&path)
+            .and_then(|endless| endless.set_len(4 << 30))
+            .expect("a hole takes no room");
+        let mut exec = Command::new(BOXCTL);
+        exec.args(["exec", &running.name, "--", "true"]);
+        let refused = with_memory(300_000, exec);
+        assert_ne!(refused.status, 0);
+        assert!(
+            refused.err.contains("expected value"),
+            "{file}: {}",
+            refused.err
+        );
         fs::write(&path, &whole).expect("written");
     }
     assert_eq!(running.prints(&[], "echo alive"), "alive");
+}
+
+/// Whatever boxctl says of this, it says it, and nothing a terminal would obey.
+#[track_caller]
+fn survives(arguments: &[&str]) {
+    let output = Command::new(BOXCTL)
+        .arg("--color=never")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("boxctl runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output
+            .status
+            .code()
+            .is_some_and(|status| status != 101 && status != 134),
+        "{arguments:?}: {output:?}"
+    );
+    assert!(
+        !said.contains("panicked") && !said.contains('\u{1b}'),
+        "{arguments:?}: {said:?}"
+    );
+    assert!(!output.stdout.contains(&0x1b), "{arguments:?}: {output:?}");
 }
 
 /// A file with the set-user-id bit that a box makes is no way to its owner's ids: nobody else gets there.

@@ -20,7 +20,7 @@
 //! | F1 | working directories that lead out (CVE-2024-21626) | [`process`] |
 //! | F2 | descriptors of who calls (CVE-2016-8649) | [`process`]; `separation` and `entering` of the tests of the kernel |
 //! | F3 | the program that launches or enters is overwritten (CVE-2019-5736) | [`process`]; `entering` of the tests of the kernel |
-//! | F4 | who enters is traced (CVE-2016-9962) | [`process`], with 60 entries for each kind of box, for time; `entering` of the tests of the kernel |
+//! | F4 | who enters is traced (CVE-2016-9962) | [`process`], with 150 entries for each kind of box, for time; `entering` of the tests of the kernel |
 //! | F5 | capabilities that are left over (CVE-2022-29162) | [`process`]; `privileges` and `seccomp` of the tests of the kernel |
 //! | F6 | users that are numbers, names, or neither (CVE-2026-30892) | [`process`]; groups: `privileges` of the tests of the kernel |
 //! | F7 | accounts without end (CVE-2026-47262) | [`process`] |

@@ -247,7 +247,7 @@ const SPY: &str = r#"
     }"#;
 
 fn f4_looking_into_who_enters() {
-    const ENTRIES: u32 = 60;
+    const ENTRIES: u32 = 150;
     for users in BOTH {
         let spy = SPY.replace("SYS_ptrace", &libc::SYS_ptrace.to_string());
         let subject = Subject::new(users, &["perl", "-e", &spy], "", "");

@@ -150,9 +150,15 @@ pub fn finish(command: Command) -> Foreground {
 
 /// The same with little memory for it and for every process it makes.
 pub fn with_little_memory(boxctl: Command) -> Foreground {
+    with_memory(40_000, boxctl)
+}
+
+/// The same with this many KiB.
+pub fn with_memory(kibibytes: u32, boxctl: Command) -> Foreground {
+    let limited = format!("ulimit -v {kibibytes}; exec \"$@\"");
     let mut command = Command::new("sh");
     command
-        .args(["-c", "ulimit -v 40000; exec \"$@\"", "sh"])
+        .args(["-c", &limited, "sh"])
         .arg(boxctl.get_program())
         .args(boxctl.get_args());
     finish(command)
