@@ -22,6 +22,7 @@ pub use output::Output;
 pub use reader::{parse, understand};
 pub use reload::{Reload, ReloadHow, Watchdog};
 pub use schema::{Key, Peers, keys, schema};
+pub use settings::{Setting, Unreadable, edited, with_drop_in};
 pub use values::parse_user;
 pub use written::{Written, written};
 
@@ -38,6 +39,7 @@ mod reload;
 mod schema;
 mod section;
 mod security;
+mod settings;
 mod sockets;
 mod tree;
 mod values;
@@ -147,29 +149,6 @@ pub struct DeviceAccess {
     pub write: bool,
     /// `m`: mknod(2).
     pub mknod: bool,
-}
-
-impl DeviceAccess {
-    /// Letters as systemd has them; none for what says nothing or something else.
-    pub fn parse(text: &str) -> Option<DeviceAccess> {
-        let access = DeviceAccess {
-            read: text.contains('r'),
-            write: text.contains('w'),
-            mknod: text.contains('m'),
-        };
-        (access.to_string().len() == text.len() && !text.is_empty()).then_some(access)
-    }
-}
-
-impl std::fmt::Display for DeviceAccess {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (there, letter) in [(self.read, "r"), (self.write, "w"), (self.mknod, "m")] {
-            if there {
-                f.write_str(letter)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Where a secret comes from.

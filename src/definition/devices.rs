@@ -172,3 +172,26 @@ fn credential(item: Item<'_>) -> Option<Credential> {
         (None, None) => None,
     }
 }
+
+impl DeviceAccess {
+    /// Letters as systemd has them; none for what says nothing or something else.
+    pub fn parse(text: &str) -> Option<DeviceAccess> {
+        let access = DeviceAccess {
+            read: text.contains('r'),
+            write: text.contains('w'),
+            mknod: text.contains('m'),
+        };
+        (access.to_string().len() == text.len() && !text.is_empty()).then_some(access)
+    }
+}
+
+impl std::fmt::Display for DeviceAccess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (there, letter) in [(self.read, "r"), (self.write, "w"), (self.mknod, "m")] {
+            if there {
+                f.write_str(letter)?;
+            }
+        }
+        Ok(())
+    }
+}
