@@ -7,7 +7,7 @@
 pub mod apply;
 pub mod diff;
 pub mod intend;
-mod live;
+pub mod live;
 
 use crate::definition::LoadError;
 use crate::{generation, running, systemd};

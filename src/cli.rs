@@ -23,6 +23,7 @@ mod look;
 mod names;
 mod new;
 mod security;
+mod set;
 pub mod show;
 mod stats;
 mod table;
@@ -197,6 +198,9 @@ pub enum Error {
     /// A definition was not edited.
     #[error(transparent)]
     Edit(#[from] edit::EditError),
+    /// Nothing of a box was set.
+    #[error(transparent)]
+    Set(#[from] set::SetError),
     /// Another drop-in comes after ours, and says otherwise.
     #[error(
         "cannot change start-at-boot of box {name} by {}: a drop-in after it says otherwise, see `boxctl explain start-at-boot {name}`",
@@ -290,6 +294,11 @@ pub fn main() -> ExitCode {
         Command::Edit { drop_in, name } => {
             edit::edit(&name, drop_in.as_deref(), Look::of_stderr(color))
         }
+        Command::Set {
+            runtime,
+            name,
+            settings,
+        } => set::set(&name, &settings, runtime, Look::of_stderr(color)),
         Command::Enable { now, names } => boot::change(&names, true, now, Look::of_stderr(color)),
         Command::Disable { now, names } => boot::change(&names, false, now, Look::of_stderr(color)),
         Command::Complete { words } => complete::complete(&words),

@@ -140,4 +140,6 @@ fn the_completion_of_bash_offers_what_the_program_says() {
     assert_eq!(offered("status --js"), "--json\n");
     assert_eq!(offered("check ./exam"), "./example.toml\n");
     assert_eq!(offered("--color = al"), "always\n");
+    assert_eq!(offered("set web resources = mem"), "\n", "a value");
+    assert_eq!(offered("set web cpu-"), "cpu-weight=\n");
 }

@@ -27,7 +27,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("foreground", EVERYTHING),
     (
         "agent",
-        "definition generation generator host journal launch::run_directory plan run::follow_the_service running systemd",
+        "cgroup definition generation generator host journal launch::run_directory plan run::follow_the_service running systemd",
     ),
     ("stop", "journal plan running"),
     (
@@ -116,6 +116,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("ratatui", &["cli"]),
     ("toml", &["definition"]),
+    ("toml_edit", &["definition"]),
     ("annotate_snippets", &["definition"]),
     ("schemars", &["definition"]),
 ];

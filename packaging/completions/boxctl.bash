@@ -10,6 +10,10 @@ _boxctl() {
             *) COMPREPLY+=("${line%%$'\t'*}") ;;
         esac
     done < <("$1" complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+    # What ends so is not at its end yet.
+    case ${COMPREPLY[0]-} in
+        *=|*.) compopt -o nospace 2>/dev/null ;;
+    esac
     if [ -n "$files" ]; then
         compopt -o filenames 2>/dev/null
         while IFS= read -r line; do

@@ -289,7 +289,7 @@ fn is_socket(change: &Change) -> bool {
 }
 
 /// What a change needs, where that depends on more than its key.
-fn needed(change: &Change, before: &[SourceText], after: &[SourceText]) -> Need {
+pub fn needed(change: &Change, before: &[SourceText], after: &[SourceText]) -> Need {
     let table = change.key.split('.').next().unwrap_or_default();
     let has = |texts: &[SourceText]| {
         let keys = spelled(texts);

@@ -8,7 +8,7 @@ use crate::plan::{Health, Plan};
 use crate::run::follow_the_service;
 use crate::running::{self, Running};
 use crate::systemd::{self, Manager};
-use crate::{host, plan};
+use crate::{cgroup, host, plan};
 
 /// Why a box was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,9 @@ pub enum Error {
     /// systemd does not set the limits.
     #[error(transparent)]
     Systemd(#[from] systemd::Error),
+    /// A limit does not hold there.
+    #[error("a limit does not hold for its cgroup; is the controller switched off for box.slice?")]
+    Limit(#[source] cgroup::Error),
     /// It cannot be written down.
     #[error(transparent)]
     Write(#[from] run_directory::Error),
@@ -49,7 +52,7 @@ pub fn change(manager: &Manager, name: &Name, texts: &[SourceText]) -> Result<()
     if let Some(service) = manager.cgroup(&name.unit())? {
         follow_the_service(&mut wanted, &service);
     }
-    let scope = &running.plan.scope;
+    let scope = running.plan.scope.clone();
     let changed = manager.change_scope(
         &scope.unit,
         &wanted.scope.description,
@@ -61,7 +64,20 @@ pub fn change(manager: &Manager, name: &Name, texts: &[SourceText]) -> Result<()
         Err(systemd::Error::NoSuchUnit { .. }) => return Ok(()),
         Err(error) => return Err(error.into()),
     }
-    write(name, running, wanted, texts)
+    // systemd sets limits after it has answered, but before it answers anything else. Of those that cannot be set it
+    // says nothing.
+    manager.scope(&scope.unit)?;
+    let limits = wanted.scope.limits.clone();
+    let cgroup = &running.document.cgroup;
+    let result = match cgroup::check_controllers(cgroup, &limits) {
+        Err(error) if cgroup.exists() => Err(Error::Limit(error)),
+        _ => write(name, running, wanted, texts),
+    };
+    if result.is_err() {
+        manager.change_scope(&scope.unit, &scope.description, &limits, &scope.limits)?;
+        manager.scope(&scope.unit)?;
+    }
+    result
 }
 
 fn write(name: &Name, running: Running, wanted: Plan, texts: &[SourceText]) -> Result<(), Error> {
@@ -73,8 +89,12 @@ fn write(name: &Name, running: Running, wanted: Plan, texts: &[SourceText]) -> R
     };
     match directory.document()? {
         Some(document) if document == running.document => {
-            directory.write_plan(&merged(running.plan, wanted))?;
-            Ok(directory.write_definition(&texts)?)
+            directory.write_plan(&merged(running.plan.clone(), wanted))?;
+            let written = directory.write_definition(&texts);
+            if written.is_err() {
+                directory.write_plan(&running.plan)?;
+            }
+            Ok(written?)
         }
         Some(_) => Ok(()),
         None => Ok(directory.remove()?),

@@ -117,7 +117,8 @@ fn shown(action: &Action, look: Look) -> String {
     result
 }
 
-fn sides(change: &Change) -> String {
+/// A key with what it was and what it is.
+pub fn sides(change: &Change) -> String {
     let side = |value: &Option<String>| match value {
         Some(value) => harmless(value),
         None => "not written".to_owned(),

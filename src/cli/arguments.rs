@@ -101,6 +101,29 @@ definition only if it has no errors, and else kept aside. A definition of a pack
         /// The box
         name: String,
     },
+    /// Set keys of a box: at once if it runs, and for its next starts
+    #[command(after_help = "\
+Limits, the description, the restart policy and all else that `boxctl apply` changes without a restart. A key of \
+[resources] is written with its table or without, any other with it, as in restart.policy; `boxctl explain` says what \
+each means. The definition with the new values is checked like any other before anything is changed. They are written \
+to the drop-in /etc/boxd/NAME.toml.d/90-set.toml, with --runtime to \
+/run/boxd/definitions/NAME.toml.d/95-set-runtime.toml, which counts more and is gone with the next boot. KEY= takes a \
+setting out of it again; the definition's own value holds then.
+
+  boxctl set web memory=1G
+  boxctl set web cpu=1.5 tasks=512 io-write./dev/vda=20M
+  boxctl set --runtime web memory=infinity restart.policy=no
+  boxctl set web memory=              as the definition says")]
+    Set {
+        /// Only until the next boot
+        #[arg(long)]
+        runtime: bool,
+        /// The box
+        name: String,
+        /// Keys and their values
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+    },
     /// Have boxes start with the host
     #[command(after_help = "\
 That is start-at-boot of the definition; where that says otherwise, a drop-in 90-start-at-boot.toml is laid over it. \

@@ -9,14 +9,17 @@ use std::process::ExitCode;
 
 use clap::{Arg, Command, CommandFactory as _, ValueHint};
 
-use super::Error;
 use super::arguments::Arguments;
 use super::terminal::{harmless, say};
+use super::{Error, set};
 use crate::definition::{self, Layers, keys};
 use crate::running;
 
 /// From so many definitions on, they are not read for their descriptions: a completion has to come at once.
 const MANY: usize = 100;
+
+/// What the settings of `boxctl set` are called.
+const SETTING: &str = "KEY=VALUE";
 
 /// Says what may stand in the place of the last of these words, which follow `boxctl`.
 pub fn complete(words: &[String]) -> Result<ExitCode, Error> {
@@ -105,6 +108,8 @@ struct Line<'a> {
     waiting: Option<&'a Arg>,
     /// Behind `--`.
     plain: bool,
+    /// Behind a word `=`, as bash parts `memory=1G`.
+    valued: bool,
 }
 
 impl<'a> Line<'a> {
@@ -115,11 +120,13 @@ impl<'a> Line<'a> {
             positionals: Vec::new(),
             waiting: None,
             plain: false,
+            valued: false,
         }
     }
 
     fn take(&mut self, word: &str) {
-        if word == "=" {
+        self.valued = word == "=";
+        if self.valued {
             // bash parts `--color=` into three words: the value still comes.
             return;
         }
@@ -177,7 +184,10 @@ impl<'a> Line<'a> {
     }
 
     fn complete(&self, current: &str, boxes: &Boxes) -> Vec<String> {
-        let current = if current == "=" { "" } else { current };
+        let (valued, current) = match current {
+            "=" => (true, ""),
+            current => (self.valued || current.contains('='), current),
+        };
         if let Some(option) = self.waiting {
             return self.values(option, "", current, boxes);
         }
@@ -204,6 +214,8 @@ impl<'a> Line<'a> {
                 })
                 .collect(),
             Some(_) => match self.positional() {
+                // What a key may be, `boxctl explain` says at length.
+                Some(argument) if valued && kind(argument) == SETTING => Vec::new(),
                 Some(argument) => self.values(argument, "", current, boxes),
                 None => Vec::new(),
             },
@@ -228,10 +240,7 @@ impl<'a> Line<'a> {
     /// What may be a value, each behind `prefix`.
     fn values(&self, argument: &Arg, prefix: &str, current: &str, boxes: &Boxes) -> Vec<String> {
         let command = self.command.map_or("", Command::get_name);
-        let kind = argument
-            .get_value_names()
-            .and_then(|names| names.first())
-            .map_or(String::new(), ToString::to_string);
+        let kind = kind(argument);
         let mut found: Vec<(String, String)> = Vec::new();
         for word in kind.split('|') {
             match word {
@@ -239,6 +248,7 @@ impl<'a> Line<'a> {
                     let named: Vec<&str> = self.positionals.iter().map(String::as_str).collect();
                     found.extend(boxes.of(command, &named));
                 }
+                SETTING => found.extend(set::words()),
                 "KEY" => found.extend(keys().into_iter().map(|key| (key.path, key.doc))),
                 "SIGNAL" => found.extend(
                     nix::sys::signal::Signal::iterator()
@@ -264,6 +274,14 @@ impl<'a> Line<'a> {
         }
         result
     }
+}
+
+/// What the value of an argument is called.
+fn kind(argument: &Arg) -> String {
+    argument
+        .get_value_names()
+        .and_then(|names| names.first())
+        .map_or(String::new(), ToString::to_string)
 }
 
 /// Whether an option's value is the next word.
@@ -326,6 +344,15 @@ mod tests {
             ]
         );
         assert_eq!(after("explain memory d"), ["db"]);
+        assert_eq!(after("set w"), ["web"]);
+        assert_eq!(
+            after("set web mem"),
+            ["memory=", "memory-high=", "memory-swap="]
+        );
+        assert_eq!(after("set web cpu = 2 restart.p"), ["restart.policy="]);
+        for value in ["memory=", "memory =", "memory = 1"] {
+            assert!(after(&format!("set web {value}")).is_empty(), "{value}");
+        }
         assert_eq!(after("run d"), ["db", ":files"]);
         assert_eq!(after("new --root /s"), [":folders"]);
     }

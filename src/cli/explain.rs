@@ -103,7 +103,7 @@ fn choose<'a>(keys: &'a [Key], text: &str) -> Result<Vec<&'a Key>, Error> {
 }
 
 /// The key whose path, last word, or word elsewhere is most like this.
-fn similar(keys: &[Key], wanted: &str) -> Option<String> {
+pub fn similar(keys: &[Key], wanted: &str) -> Option<String> {
     let elsewhere = keys.iter().find(|key| {
         let words = key.peers.words();
         words.iter().any(|(_, word)| {

@@ -11,7 +11,7 @@ use super::{Definition, parse};
 use crate::name::{Name, NameError};
 
 /// Largest definition file in bytes.
-const SIZE_MAX: u64 = 1024 * 1024;
+pub(super) const SIZE_MAX: u64 = 1024 * 1024;
 
 /// The directories that hold definitions: what lies in an earlier one hides what has the same file name in a
 /// later one.
