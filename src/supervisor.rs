@@ -31,7 +31,6 @@
 //! so here it is killed at once instead of when its time is over.
 
 use std::io::Write;
-use std::process::ExitCode;
 
 mod attached;
 mod descriptors;
@@ -51,14 +50,39 @@ mod walls;
 use event_loop::EventLoop;
 use policy::Farewell;
 
-/// The whole of `box-supervisor`.
-pub fn main() -> ExitCode {
+/// There was no box to supervise.
+const NO_BOX: u8 = 1;
+
+/// The whole of `box-supervisor`; its exit status.
+pub fn main() -> u8 {
     // First of all: a stop that comes now must be a stop of the box, not of this process.
     if let Err(error) = event_loop::block_signals() {
         complain(&error);
         std::process::abort();
     }
+    crate::sys::ignore_sigpipe();
     crate::sys::give_memory_back_early();
+    let Some(event_loop) = take_over() else {
+        return NO_BOX;
+    };
+    match event_loop.run() {
+        Ok(Farewell::Status(status)) => status,
+        // The exit status is for a kernel that does not let a process end so.
+        Ok(Farewell::Idle) => {
+            crate::sys::end_by_sigterm();
+            0
+        }
+        Err(error) => {
+            complain(&error);
+            std::process::abort();
+        }
+    }
+}
+
+/// The box that was passed, if there is one.
+// In a frame of its own: what it needs on the stack would stay with `main` as long as the box lives.
+#[inline(never)]
+fn take_over() -> Option<Box<EventLoop>> {
     let received = match descriptors::receive() {
         Ok(received) => received,
         Err(error) => {
@@ -67,16 +91,11 @@ pub fn main() -> ExitCode {
                 // The box runs on, and the next supervisor may have better luck.
                 std::process::abort();
             }
-            return ExitCode::FAILURE;
+            return None;
         }
     };
-    match EventLoop::new(received).and_then(EventLoop::run) {
-        Ok(Farewell::Status(status)) => ExitCode::from(status),
-        // The exit status is for a kernel that does not let a process end so.
-        Ok(Farewell::Idle) => {
-            crate::sys::end_by_sigterm();
-            ExitCode::SUCCESS
-        }
+    match EventLoop::new(received) {
+        Ok(event_loop) => Some(Box::new(event_loop)),
         Err(error) => {
             complain(&error);
             std::process::abort();

@@ -1,5 +1,4 @@
 //! The process that stays with a box.
+#![no_main]
 
-fn main() -> std::process::ExitCode {
-    boxd::supervisor::main()
-}
+boxd::main_without_runtime!(boxd::supervisor::main);

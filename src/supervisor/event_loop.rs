@@ -258,7 +258,7 @@ impl EventLoop {
     }
 
     /// Supervises until the box is gone; what says to systemd how it ended.
-    pub fn run(mut self) -> Result<Farewell, Error> {
+    pub fn run(mut self: Box<Self>) -> Result<Farewell, Error> {
         self.give_up()?;
         self.begin();
         self.begin_asking();
@@ -364,7 +364,7 @@ impl EventLoop {
         };
         // Before a sleep of some length: a supervisor that works needs the same memory again at once.
         if next.is_none_or(|at| at.saturating_sub(now()) >= LONG) {
-            sys::give_stack_back();
+            sys::give_memory_back();
         }
         let mut events = [EpollEvent::empty(); SOURCES.len()];
         let count = match self.epoll.wait(&mut events, timeout) {

@@ -1,4 +1,4 @@
-//! mallopt(3) and madvise(2).
+//! mallopt(3), malloc_trim(3) and madvise(2).
 #![allow(
     unsafe_code,
     reason = "no library sets the allocator of libc, or knows what of a stack is used"
@@ -18,23 +18,32 @@ pub fn give_memory_back_early() {
     }
 }
 
-/// Gives back the memory of this thread's stack that deeper calls have used before. Only memory is concerned: what the
-/// kernel does not give back stays as it is.
+/// Gives back memory that was used and is not any more: free pieces of the heap, as far as they are whole pages, and what
+/// deeper calls have left on the stack. Only memory is concerned: what the kernel does not take stays as it is.
 ///
-/// For the first thread of a process alone, which has its stack where the kernel put it, with nothing below that it
-/// could grow into.
+/// For a process with one thread alone, whose stack is where the kernel put it, with nothing below that it could grow
+/// into.
+pub fn give_memory_back() {
+    // SAFETY: touches free memory only, under the allocator's own lock.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+    give_stack_back();
+}
+
 // In a frame of its own: within a larger one, what is in use could lie below the place looked at.
 #[inline(never)]
-pub fn give_stack_back() {
+fn give_stack_back() {
     /// More than any call here needs; the gap that the kernel keeps free below a stack is larger.
     const DEEPEST: usize = 128 * 1024;
     /// The frames of this call and the one it makes, and what a function may use below its frame.
-    const OWN: usize = 4096;
+    const OWN: usize = 1024;
     let here = 0u8;
     let end = ((&raw const here).addr() - OWN) & !4095;
-    // SAFETY: the range ends below the frames of all functions that run, this one's being small and the last, and the kernel keeps no other mapping so close
-    // below the first thread's stack (stack_guard_gap, 1 MiB). What lies there has been left by calls that have
-    // returned, and pages that are not mapped are passed over.
+    // SAFETY: the range ends below the frames of all functions that run, this one's being small and the last, and the
+    // kernel keeps no other mapping so close below the first thread's stack (stack_guard_gap, 1 MiB). What lies there
+    // has been left by calls that have returned, and pages that are not mapped are passed over.
     unsafe {
         libc::madvise(
             std::ptr::without_provenance_mut(end - DEEPEST),

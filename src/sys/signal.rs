@@ -57,3 +57,10 @@ pub fn end_by_sigterm() {
     let _ = raise(Signal::SIGTERM);
     let _ = SigSet::from(Signal::SIGTERM).thread_unblock();
 }
+
+/// A write to somebody who is gone fails, and nothing else happens. Rust's runtime does the same in programs that have it.
+pub fn ignore_sigpipe() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: no handler is set. It fails for signals that cannot be ignored only.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
+}
