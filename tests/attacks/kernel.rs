@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read as _;
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
+use std::process::Stdio;
 
 use super::Test;
 use super::canary::Canary;
@@ -416,8 +418,17 @@ fn k6_sockets_of_the_host() {
         assert_eq!(says(users, &perl, ""), "tried\n", "{users:?}");
         // Nor does boxd open one of those, while a box runs or a command enters it.
         let running = Subject::shell(users, "exec sleep 1000").running();
-        running.prints(&[], "true");
+        let mut inside = running
+            .exec(&[], &["sh", "-c", "echo up; exec sleep 1000"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("boxctl runs");
+        let mut word = [0; 3];
+        let stdout = inside.stdout.as_mut().expect("piped");
+        stdout.read_exact(&mut word).expect("the command says so");
         let sockets = fs::read_to_string("/proc/net/unix").expect("readable");
+        inside.kill().expect("our child");
+        inside.wait().expect("it ends");
         let ours: Vec<&str> = sockets
             .lines()
             .filter(|line| line.contains('@') && line.contains("box") && !line.contains(&name))
