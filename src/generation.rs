@@ -28,6 +28,9 @@ pub struct Generation {
     pub number: u64,
     /// When it was written: microseconds since the epoch.
     pub time: u64,
+    /// The boot of the host in which it was begun, as the kernel names it.
+    #[serde(default)]
+    pub boot: Option<String>,
     /// Who had it applied.
     pub author: String,
     /// Why it was made.

@@ -146,7 +146,13 @@ impl Applier<'_> {
         let before = self.before(head.number)?;
         let mut runs = runs(&self.manager)?;
         let mut actions = Vec::new();
+        let same_boot = head.boot == boot();
         for (name, task) in &head.to_do {
+            let starts = matches!(task.what, What::Start | What::Restart { .. });
+            if starts && !same_boot && !starts_at_boot(name, &boxes) {
+                // It was ended with the host, and nobody has asked for it since.
+                continue;
+            }
             actions.push(Action {
                 name: name.clone(),
                 what: task.what,
@@ -262,6 +268,7 @@ impl Applier<'_> {
         let generation = Generation {
             number: 0,
             time: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
+            boot: boot(),
             author: self.author.to_owned(),
             cause,
             state: State::Applying,
@@ -549,6 +556,19 @@ impl Applier<'_> {
         };
         Failure { reason, blame }
     }
+}
+
+/// Which boot of the host this is.
+fn boot() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
+fn starts_at_boot(name: &Name, boxes: &BTreeMap<Name, Entry>) -> bool {
+    let texts = boxes.get(name).and_then(|entry| entry.definition.as_ref());
+    texts
+        .and_then(|texts| parse(name, texts).ok())
+        .is_some_and(|definition| definition.start_at_boot)
 }
 
 /// What is to be done, with what runs of each box: for whoever finishes it.

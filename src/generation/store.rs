@@ -496,6 +496,7 @@ mod tests {
         Generation {
             number: 0,
             time: 1,
+            boot: None,
             author: "root".to_owned(),
             cause: Cause::Files,
             state,

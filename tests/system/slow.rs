@@ -1,5 +1,7 @@
 //! Many at once and many after each other. Tests here get more time.
 
+mod applying;
+
 use std::collections::BTreeMap;
 
 use crate::guest::{
