@@ -82,7 +82,7 @@ pub enum SetError {
     },
     /// The unit of the box has a limit of its own.
     #[error(
-        "cannot limit box {name} so: {} has a {property} of its own, which counts for the box; `systemctl revert {}` takes it back, `systemctl set-property` changes it",
+        "cannot limit box {name} so: {} has a {property} of its own, which counts for the box; change it there with `systemctl set-property`, or take it back with `systemctl revert {}`, which holds from the next start on",
         name.unit(), name.unit()
     )]
     OfTheUnit {
