@@ -1,9 +1,9 @@
-//! Definitions that fail, and whoever applies them and is killed.
+//! Definitions that fail, whoever applies them and is killed, and settings by command.
 
 use crate::apply::{RUNS, history, hostname};
 use crate::guest::{
-    define_script, journal, must, pid, property, refused, sh, start, status, unit, wait_for,
-    wait_for_state,
+    define_script, journal, must, pid, property, refused, sh, start, status, stop, unit, wait_for,
+    wait_for_state, write,
 };
 
 /// A box that does not become ready by its new definition runs by its last good one again, and is not tried with the
@@ -181,4 +181,129 @@ fn what_was_half_applied_is_finished_or_taken_back() {
     must("systemctl restart box@web");
     assert!(journal("web").contains("generations/999/GENERATION"));
     assert!(refused("boxctl apply").contains("move the directory"));
+}
+
+/// One command changes a box that runs and what it starts by; what cannot be leaves both as they were.
+#[test]
+fn a_setting_holds_at_once_and_for_the_next_start() {
+    let more = "[resources]\nmemory = '64M'\ntasks = 50";
+    define_script("web", RUNS, more);
+    start("web");
+    must("boxctl apply");
+    let before = pid("web");
+    let scope = "/sys/fs/cgroup/box.slice/box-web.scope";
+    let read = |file: &str| must(&format!("cat {scope}/{file}"));
+    let memory = || read("memory.max").parse::<u64>().expect("a number") >> 20;
+    let drop_in = "/etc/boxd/web.toml.d/90-set.toml";
+    let runtime = "/run/boxd/definitions/web.toml.d/95-set-runtime.toml";
+
+    let said = must("boxctl set web memory=96M cpu=0.5");
+    for words in [
+        "resources.memory: \"64M\" -> \"96M\"",
+        "runs on",
+        &format!("{drop_in} is written"),
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert_eq!(memory(), 96);
+    assert!(read("cpu.max").starts_with("50000 "), "{}", read("cpu.max"));
+    assert_eq!(status("web")["limits"]["memory"], 96 << 20);
+    assert!(must("boxctl explain memory web").contains(&format!("{drop_in}:")));
+    assert!(must("boxctl diff").contains("+ resources.memory = \"96M\""));
+    assert!(must("boxctl plan").contains("Nothing is to be done"));
+
+    // An earlier generation that somebody wanted back is not undone by the way.
+    must("boxctl apply; boxctl rollback");
+    assert_eq!(memory(), 64);
+    let said = refused("boxctl set web memory=112M");
+    assert!(
+        said.contains("rolled back") && said.contains("boxctl apply"),
+        "{said}"
+    );
+    must("boxctl apply");
+    assert_eq!(memory(), 96);
+
+    // The later word counts, and is gone with what it was written to.
+    must("boxctl set --runtime web memory=80M");
+    assert_eq!(memory(), 80);
+    must(&format!(
+        "test -e {runtime}; boxctl set --runtime web memory=; test ! -e {runtime}"
+    ));
+    assert_eq!(memory(), 96);
+    must("boxctl set --runtime web memory=80M; boxctl set web memory=112M");
+    assert_eq!(memory(), 112);
+
+    // What is refused changes nothing: not the box, not a file.
+    must("systemctl set-property --runtime box@web.service TasksMax=45");
+    let file = must(&format!("cat {drop_in}"));
+    for (arguments, words) in [
+        ("cpu=1 memory=lots", "90-set.toml:"),
+        ("cpu=1 io-read./dev/none=1M", "/dev/none does not exist"),
+        ("cpu=1 cpus=4000", "CPU 4000 is not online"),
+        ("hostname=x", "boxctl edit --drop-in web"),
+        (
+            "health.tcp=127.0.0.1:1",
+            "cannot be changed while a box runs",
+        ),
+        ("cpu=1 tasks=40", "TasksMax= of its own"),
+    ] {
+        let said = refused(&format!("boxctl set web {arguments}"));
+        assert!(said.contains(words), "{arguments}: {said}");
+        let files = must(&format!("cat {drop_in}; ls -A /etc/boxd/web.toml.d"));
+        assert_eq!(files, format!("{file}\n90-set.toml"), "{arguments}");
+        assert!(read("cpu.max").starts_with("50000 "), "{arguments}");
+    }
+
+    // Several at once: one after the other, and none is lost. The unit's own limit counts from then on.
+    assert_eq!(read("pids.max"), "50");
+    must(
+        "for it in memory-swap=1M memory-high=90M cpu-weight=40 cpus=0; do boxctl set web $it & done; wait",
+    );
+    let limits = [
+        "memory.swap.max",
+        "memory.high",
+        "cpu.weight",
+        "cpuset.cpus",
+    ]
+    .map(read);
+    assert_eq!(limits, ["1048576", "94371840", "40", "0"]);
+    assert_eq!(read("pids.max"), "45");
+    assert_eq!(must(&format!("grep -c = {drop_in}")), "6");
+
+    // What else was edited meanwhile waits for its turn.
+    define_script("web", RUNS, &format!("hostname = 'edited'\n{more}"));
+    must("boxctl set web restart.policy=always 'description=Shop \"1\"' memory=128M");
+    assert_eq!(memory(), 128);
+    assert_eq!(property(&unit("web"), "Restart"), "always");
+    for unit in [unit("web"), "box-web.scope".to_owned()] {
+        assert_eq!(property(&unit, "Description"), "Shop \"1\"");
+    }
+    let plan = must("boxctl plan");
+    assert!(
+        plan.contains("restart  web") && plan.contains("edited"),
+        "{plan}"
+    );
+    assert!(!plan.contains("memory"), "{plan}");
+    assert_eq!((hostname("web").as_str(), pid("web")), ("web", before));
+
+    stop("web");
+    let said = must("boxctl set web memory=48M");
+    assert!(said.contains("for its next start"), "{said}");
+    // A controller that the host has and box.slice is kept from: systemd says nothing, and the kernel has no limit.
+    write(
+        "/etc/systemd/system/box.slice.d/off.conf",
+        "[Slice]\nDisableControllers=io\n",
+    );
+    must("systemctl daemon-reload");
+    start("web");
+    assert_eq!((hostname("web").as_str(), memory()), ("edited", 48));
+    let said = refused("boxctl set web io-weight=50 memory=96M");
+    assert!(
+        said.contains("\"io\"") && said.contains("nothing is written"),
+        "{said}"
+    );
+    assert_eq!(memory(), 48);
+    assert_eq!(must(&format!("grep -c io-weight {drop_in}; true")), "0");
+    must("boxctl set web memory=");
+    assert_eq!(memory(), 64, "the definition's");
 }
