@@ -77,7 +77,12 @@ pub fn all(operation: Operation, role: Role, calls: &[u64], names: &Names) -> Ve
         for fault in std::iter::once(Fault::Kill).chain(faults) {
             points.push(Point {
                 operation,
-                target: Target { role, call, fault },
+                target: Target {
+                    role,
+                    call,
+                    number: *number,
+                    fault,
+                },
             });
         }
     }
