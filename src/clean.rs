@@ -39,8 +39,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(8);
 /// How often it is asked meanwhile whether the service is to stop.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// A start waits no longer than this for those who clean up.
+const CLEANING: Duration = Duration::from_secs(15);
+
 /// The slice of all boxes.
 const SLICE: &str = "box.slice";
+
+/// The slice of their services, and of box-clean@.service.
+const SERVICES: &str = "system.slice/system-box.slice";
 
 /// Why something was left behind.
 #[derive(Debug, thiserror::Error)]
@@ -137,19 +143,23 @@ pub fn clean_again(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
     if is_nothing_left(name) {
         return Ok(Outcome::Done);
     }
-    if run_directory::is_left(name, &ending.invocation)? {
-        let stays = is_heir_to_come(name).unwrap_or_else(|error| {
+    if !run_directory::is_left(name, &ending.invocation)? {
+        return clean(name, ending);
+    }
+    match is_heir_to_come(name) {
+        Ok(true) => Ok(Outcome::Done),
+        Ok(false) => match claim(name)? {
+            Some(directory) => remove(name, directory),
+            None => Ok(Outcome::Others),
+        },
+        Err(error) => {
             tracing::warn!(
                 "it is not known whether box {name} is stopped meanwhile: {}",
                 crate::journal::chain(&error)
             );
-            true
-        });
-        if stays {
-            return Ok(Outcome::Done);
+            Ok(Outcome::Done)
         }
     }
-    clean(name, ending)
 }
 
 /// Whether the supervisor that was called is still wanted. It is called if whoever was to do so has not come to it, and
@@ -171,20 +181,58 @@ fn is_heir_to_come(name: &Name) -> Result<bool, systemd::Error> {
 ///
 /// As [`clean`]; [`Error::Service`] when systemd cannot be asked.
 pub fn clean_orphan(name: &Name) -> Result<Outcome, Error> {
-    if is_nothing_left(name) {
+    let manager = Manager::connect()?;
+    // Mostly the next supervisor has begun, and nobody is to wait for the lock then.
+    if is_nothing_left(name) || !is_at_rest(&manager, name)? {
         return Ok(Outcome::Done);
     }
-    // Whoever starts the box waits for this lock: what is at rest now stays so.
-    let directory = match RunDirectory::claim(name) {
-        Ok(directory) => directory,
-        Err(run_directory::Error::Busy { .. }) => return Ok(Outcome::Others),
-        Err(error) => return Err(error.into()),
+    let Some(directory) = claim(name)? else {
+        return Ok(Outcome::Others);
     };
-    let service = Manager::connect()?.unit(&name.unit())?;
-    if service.job.is_some() || !["inactive", "failed"].contains(&service.active_state.as_str()) {
-        return Ok(Outcome::Done);
+    // Whoever starts the box waits for the lock: what is at rest now stays so.
+    if is_at_rest(&manager, name)? {
+        return remove(name, directory);
     }
-    remove(name, directory)
+    if directory.document()?.is_none() {
+        // It was made by the claim.
+        directory.remove()?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn is_at_rest(manager: &Manager, name: &Name) -> Result<bool, systemd::Error> {
+    let service = manager.unit(&name.unit())?;
+    Ok(service.job.is_none() && ["inactive", "failed"].contains(&service.active_state.as_str()))
+}
+
+/// Claims the name for a start, which waits for whoever [cleans up](clean_orphan) before it.
+///
+/// # Errors
+///
+/// As [`RunDirectory::claim`].
+pub fn claim_for_start(name: &Name) -> Result<RunDirectory, run_directory::Error> {
+    let begin = Instant::now();
+    loop {
+        match RunDirectory::claim(name) {
+            // That has waited for a while.
+            Err(run_directory::Error::Busy { .. })
+                if begin.elapsed() < CLEANING && is_being_cleaned(name) => {}
+            claimed => return claimed,
+        }
+    }
+}
+
+fn is_being_cleaned(name: &Name) -> bool {
+    cgroup::mount_point().is_ok_and(|top| top.join(SERVICES).join(name.cleaner()).exists())
+}
+
+/// The name's lock, if nobody has it.
+fn claim(name: &Name) -> Result<Option<RunDirectory>, Error> {
+    match RunDirectory::claim(name) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(run_directory::Error::Busy { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn is_nothing_left(name: &Name) -> bool {
@@ -197,10 +245,8 @@ fn is_nothing_left(name: &Name) -> bool {
 ///
 /// Something did not go; it is tried again at the next start.
 pub fn clean(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
-    let directory = match RunDirectory::claim(name) {
-        Ok(directory) => directory,
-        Err(run_directory::Error::Busy { .. }) => return Ok(Outcome::Others),
-        Err(error) => return Err(error.into()),
+    let Some(directory) = claim(name)? else {
+        return Ok(Outcome::Others);
     };
     // Ended or not: how it ended is the next supervisor's to report, or `Restart=` would be asked about a signal
     // that was not the box's. A launch that was killed half-way has no heir: it is started anew.

@@ -256,7 +256,7 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
             source: sys::Error::new(format!("access({supervisor:?}, X_OK)"), errno),
         },
     )?;
-    let directory = RunDirectory::claim(name)?;
+    let directory = clean::claim_for_start(name)?;
     if clean::clear(name, &directory)? {
         tracing::warn!("ended what was left of an earlier life of box {name}");
     }
