@@ -68,11 +68,11 @@ pub fn apply(
     let mut work = Applier {
         layers,
         store,
+        reserve: None,
         lock,
         manager,
         author,
         say,
-        reserve: None,
     };
     let mut earlier = work.finish_what_was_begun()?;
     let intention = match wanted {
@@ -118,11 +118,12 @@ type Failures = BTreeMap<Name, Failure>;
 struct Applier<'a> {
     layers: &'a Layers,
     store: &'a Store,
+    /// Before the lock, as fields are dropped in this order: whoever waits for that makes a reserve of his own.
+    reserve: Option<Reserve>,
     lock: Lock,
     manager: Manager,
     author: &'a str,
     say: &'a mut dyn FnMut(&str),
-    reserve: Option<Reserve>,
 }
 
 impl Applier<'_> {
