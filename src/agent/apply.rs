@@ -304,14 +304,19 @@ impl Applier<'_> {
         if failures.is_empty() || matches!(generation.cause, Cause::PutBack(_)) {
             self.conclude(&mut generation, &failures)?;
         } else {
-            let (boxes, back) = put_back(before, boxes, runs, &actions, &failures);
-            let cause = Cause::PutBack(generation.number);
             let now = intend::runs(&self.manager)?;
+            let (boxes, back) = put_back(before, boxes, runs, &now, &actions, &failures);
+            let cause = Cause::PutBack(generation.number);
             let mut last = self.write(cause, before, &boxes, work(&back, &now))?;
             // From here on whoever is next puts them back. The other one is concluded after that is certain, and if it
             // is not, because the disk is full, the boxes come first.
             let concluded = self.conclude(&mut generation, &failures);
-            for action in back.iter().filter(|action| action.what != What::Start) {
+            let keeps_another = |name: &Name| {
+                let held = boxes.get(name).and_then(|entry| entry.held.as_ref());
+                let refused = held.is_some_and(|held| held.why == Why::Rejected);
+                refused && failures.contains_key(name)
+            };
+            for action in back.iter().filter(|action| keeps_another(&action.name)) {
                 (self.say)(&format!(
                     "putting box {} back to its last good definition",
                     action.name
@@ -594,10 +599,20 @@ fn put_back(
     before: &BTreeMap<Name, Entry>,
     mut boxes: BTreeMap<Name, Entry>,
     runs: &BTreeMap<Name, Runs>,
+    now: &BTreeMap<Name, Runs>,
     actions: &[Action],
     failures: &Failures,
 ) -> (BTreeMap<Name, Entry>, Vec<Action>) {
     let mut back = Vec::new();
+    let is_up = |runs: Option<&Runs>| runs.is_some_and(|runs| runs.service == Service::Up);
+    // To start a box with sockets is to open these, and one that ran is not to wait for a connection.
+    let again = |name: &Name, what: What| match what {
+        What::Restart { sockets, .. } if is_up(runs.get(name)) => What::Restart {
+            service: true,
+            sockets,
+        },
+        _ => What::Start,
+    };
     for action in actions {
         let name = &action.name;
         let (Some(failure), Some(entry)) = (failures.get(name), boxes.get_mut(name)) else {
@@ -606,10 +621,10 @@ fn put_back(
         let runs = runs.get(name).cloned().unwrap_or_default();
         if failure.blame != Blame::Definition {
             // What it requires may be there once that was put back.
-            let again = matches!(action.what, What::Start | What::Restart { .. });
-            if again && failure.blame == Blame::Requirement {
+            let starts = matches!(action.what, What::Start | What::Restart { .. });
+            if starts && failure.blame == Blame::Requirement {
                 back.push(Action {
-                    what: What::Start,
+                    what: again(name, action.what),
                     ..action.clone()
                 });
             }
@@ -627,7 +642,7 @@ fn put_back(
         if last.is_none() && unchanged && entry.definition.is_some() {
             // It was restarted for the sake of another one, and there is no other definition to blame.
             back.push(Action {
-                what: What::Start,
+                what: again(name, action.what),
                 ..action.clone()
             });
             continue;
@@ -667,15 +682,104 @@ fn put_back(
     let stopped = dependents(&requirements(&boxes), &failed)
         .into_iter()
         .filter(|name| !known.contains(name))
-        .filter(|name| {
-            runs.get(name)
-                .is_some_and(|runs| runs.service == Service::Up)
-        });
+        .filter(|name| is_up(runs.get(name)));
     back.extend(stopped.map(|name| Action {
+        what: match is_up(now.get(&name)) {
+            true => What::Start,
+            false => What::Restart {
+                service: true,
+                sockets: false,
+            },
+        },
         name,
-        what: What::Start,
         reason: Some("a box it requires failed".to_owned()),
         changes: Vec::new(),
     }));
     (boxes, back)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str) -> Name {
+        name.parse().expect("a name")
+    }
+
+    fn texts(more: &str) -> Option<Vec<SourceText>> {
+        Some(vec![SourceText {
+            path: "/etc/boxd/x.toml".into(),
+            text: format!("command = ['/bin/a']\n{more}"),
+        }])
+    }
+
+    #[test]
+    fn boxes_that_ran_run_again_when_one_they_require_is_put_back() {
+        let restart = |sockets| What::Restart {
+            service: true,
+            sockets,
+        };
+        let listens = "requires = ['db']\n[[socket]]\nstream = ['/run/x']\n";
+        let entries = |db: &str| -> BTreeMap<Name, Entry> {
+            let one = |(of, more): (&str, &str)| {
+                let definition = texts(more);
+                let held = None;
+                (name(of), Entry { definition, held })
+            };
+            let others = ["app", "idle", "lives", "web"].map(|of| (of, listens));
+            [("db", db)].into_iter().chain(others).map(one).collect()
+        };
+        let up = |names: &[&str]| -> BTreeMap<Name, Runs> {
+            let one = |of: &&str| {
+                let runs = Runs {
+                    service: Service::Up,
+                    ..Runs::default()
+                };
+                (name(of), runs)
+            };
+            names.iter().map(one).collect()
+        };
+        let action = |of: &str, what| Action {
+            name: name(of),
+            what,
+            reason: None,
+            changes: Vec::new(),
+        };
+        let failure = |of: &str, blame| {
+            let reason = "did not start".to_owned();
+            (name(of), Failure { reason, blame })
+        };
+        let (boxes, back) = put_back(
+            &entries("hostname = 'old'"),
+            entries("hostname = 'new'"),
+            &up(&["db", "app", "web", "lives"]),
+            &up(&["lives"]),
+            &[
+                action("app", restart(false)),
+                action("db", restart(false)),
+                action("idle", What::Start),
+            ],
+            &[
+                failure("app", Blame::Requirement),
+                failure("db", Blame::Definition),
+                failure("idle", Blame::Requirement),
+            ]
+            .into(),
+        );
+        let back: BTreeMap<Name, What> = back
+            .into_iter()
+            .map(|action| (action.name, action.what))
+            .collect();
+        let expected = [
+            ("app", restart(false)),
+            ("db", restart(false)),
+            ("idle", What::Start),
+            ("lives", What::Start),
+            ("web", restart(false)),
+        ];
+        assert_eq!(back, expected.map(|(of, what)| (name(of), what)).into());
+        let db = &boxes[&name("db")];
+        assert_eq!(db.definition, texts("hostname = 'old'"));
+        assert_eq!(db.held.as_ref().map(|held| held.why), Some(Why::Rejected));
+    }
 }
