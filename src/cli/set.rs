@@ -18,7 +18,7 @@ use crate::definition::{
     self, Definition, Key, Layers, LoadError, Setting, SourceText, edited, keys, parse,
     with_drop_in, written,
 };
-use crate::generation::{self, Store};
+use crate::generation::{self, State, Store};
 use crate::name::Name;
 use crate::plan::{Limit, Plan};
 use crate::systemd::Manager;
@@ -91,6 +91,16 @@ pub enum SetError {
         /// As in `MemoryMax=`.
         property: &'static str,
     },
+    /// Who applied definitions was killed, and what is in force is not settled.
+    #[error(
+        "cannot set anything of box {name}: generation {generation} is half applied; `boxctl apply` finishes it"
+    )]
+    HalfApplied {
+        /// The box.
+        name: Name,
+        /// The generation.
+        generation: u64,
+    },
     /// It is neither at rest nor up.
     #[error("box {name} is being started: set this when it runs")]
     Starting {
@@ -123,6 +133,7 @@ pub fn set(name: &str, texts: &[String], runtime: bool, err: Look) -> Result<Exi
     let store = Store::system();
     // One at a time: with another one here, and with whoever applies definitions.
     let _lock = store.lock()?;
+    refuse_half_applied(&name, &store)?;
     let before = definition::texts(&name, &layers)?;
     let work = Work {
         drop_ins: DropIns::of(&name, &layers, runtime),
@@ -178,6 +189,19 @@ pub fn set(name: &str, texts: &[String], runtime: bool, err: Look) -> Result<Exi
         ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A generation counts for all, whatever their files say, while it is being applied. That nobody does so any more is
+/// not to be seen as long as the lock is held here.
+fn refuse_half_applied(name: &Name, store: &Store) -> Result<(), SetError> {
+    match store.newest() {
+        Ok(Some(newest)) if newest.state == State::Applying => Err(SetError::HalfApplied {
+            name: name.clone(),
+            generation: newest.number,
+        }),
+        // Where none can be read the files count.
+        _ => Ok(()),
+    }
 }
 
 /// Whether the generator writes it where [`generator::is_known`] does not look.

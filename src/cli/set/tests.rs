@@ -1,8 +1,10 @@
 //! What is written where, and what is said of it.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use super::*;
+use crate::generation::{Cause, Generation};
 
 const BASE: &str = "command = ['/bin/true']\n[resources]\nmemory = '1G'\n";
 
@@ -197,6 +199,38 @@ fn what_an_operator_wrote_into_the_drop_in_stays() {
     ];
     assert!(write(drafts).is_err());
     assert_eq!(host.get(HOLDS), before);
+}
+
+#[test]
+fn nothing_is_set_while_a_generation_is_half_applied() {
+    let host = Host::new();
+    let store = Store::at(&host.root.path().join("generations"));
+    let refused = || refuse_half_applied(&host.name, &store).err();
+    let lock = store.lock().expect("locked");
+    assert!(refused().is_none(), "there is none");
+    let mut generation = Generation {
+        number: 0,
+        time: 1,
+        boot: None,
+        author: "root".to_owned(),
+        cause: Cause::Files,
+        state: State::Applying,
+        changed: BTreeMap::new(),
+        failures: BTreeMap::new(),
+        to_do: BTreeMap::new(),
+    };
+    generation = store
+        .write(&lock, generation, &BTreeMap::new())
+        .expect("written");
+    assert_eq!(
+        refused().map(|error| error.to_string()).as_deref(),
+        Some(
+            "cannot set anything of box web: generation 1 is half applied; `boxctl apply` finishes it"
+        )
+    );
+    generation.state = State::Applied;
+    store.rewrite(&lock, &generation).expect("written");
+    assert!(refused().is_none());
 }
 
 #[test]
