@@ -21,7 +21,7 @@ use crate::definition::{
 use crate::generation::{self, State, Store};
 use crate::name::Name;
 use crate::plan::{Limit, Plan};
-use crate::systemd::Manager;
+use crate::systemd::{self, Manager};
 use crate::{generator, host, plan, run, running};
 
 /// The drop-in that holds.
@@ -123,6 +123,16 @@ pub enum SetError {
         /// Why.
         source: live::Error,
     },
+    /// All is done but that systemd does not know of it.
+    #[error(
+        "box {name} is changed as its drop-in says now, but systemd does not know of it yet: what it does itself, as restarts and limits of time, changes with the next `systemctl daemon-reload`"
+    )]
+    Reload {
+        /// The box.
+        name: Name,
+        /// Why.
+        source: systemd::Error,
+    },
 }
 
 /// Sets keys of a box, or takes them back.
@@ -179,7 +189,11 @@ pub fn set(name: &str, texts: &[String], runtime: bool, err: Look) -> Result<Exi
     if let Some(manager) = &work.manager
         && (!generator::is_known(&definition) || settings.iter().any(is_beside_them))
     {
-        manager.daemon_reload()?;
+        let reloaded = manager.daemon_reload();
+        reloaded.map_err(|source| SetError::Reload {
+            name: name.clone(),
+            source,
+        })?;
     }
     say(&work.told(&before, &after, &reached))?;
     if let Reached::Foreground = reached {
