@@ -1,11 +1,12 @@
-//! Single keys of a definition set by a program: in a drop-in whose other keys, and comments, stay as they are.
+//! Single keys of a definition set by a program: in a drop-in whose other keys, and comments, stay as they are. What
+//! stands above a key that is taken out goes to the end.
 //!
 //! A value comes from a command line. It is put into the drop-in as a value of TOML, never as a part of its text, and
 //! what it may be is for the reader to judge, as with a value that was written by hand.
 
 use std::path::Path;
 
-use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, TomlError, Value};
+use toml_edit::{DocumentMut, InlineTable, Item, RawString, Table, TableLike, TomlError, Value};
 
 use super::diagnostics::SourceText;
 use super::layers::{LoadError, SIZE_MAX};
@@ -78,7 +79,7 @@ fn value(kind: &str, text: &str) -> Value {
 #[error(transparent)]
 pub struct Unreadable(#[from] TomlError);
 
-/// The text of a drop-in with these keys; none if no key is left in it. A new one begins with `heading`, a comment
+/// The text of a drop-in with these keys; none if neither a key nor a comment is left in it. A new one begins with `heading`, a comment
 /// with its line's end.
 ///
 /// # Errors
@@ -92,13 +93,24 @@ pub fn edited(
     let own = text.trim().is_empty() || text.starts_with(heading);
     let body = text.strip_prefix(heading).unwrap_or(text);
     let mut document: DocumentMut = body.parse()?;
+    let mut left = String::new();
     for setting in settings {
-        put(document.as_table_mut(), &setting.path, &setting.value, true);
+        match &setting.value {
+            Some(value) => put(document.as_table_mut(), &setting.path, value, true),
+            None => take_out(document.as_table_mut(), &setting.path, &mut left),
+        }
     }
-    if document.as_table().is_empty() {
-        return Ok(None);
+    if !left.is_empty() {
+        let mut end = document.trailing().as_str().unwrap_or_default().to_owned();
+        if !end.is_empty() && !end.ends_with('\n') {
+            end.push('\n');
+        }
+        document.set_trailing(format!("{end}{left}"));
     }
     let text = document.to_string();
+    if document.as_table().is_empty() && text.trim().is_empty() {
+        return Ok(None);
+    }
     Ok(Some(match own {
         // The first table may not be the first any more.
         true => format!("{heading}{}", text.trim_start_matches('\n')),
@@ -106,35 +118,65 @@ pub fn edited(
     }))
 }
 
-fn put(table: &mut dyn TableLike, path: &[String], value: &Option<Value>, top: bool) {
+fn put(table: &mut dyn TableLike, path: &[String], value: &Value, top: bool) {
     let Some((name, rest)) = path.split_first() else {
         return;
     };
     if rest.is_empty() {
-        match value {
-            Some(value) => drop(table.insert(name, Item::Value(value.clone()))),
-            None => drop(table.remove(name)),
+        match table.get_mut(name).and_then(Item::as_value_mut) {
+            // In its place, where its comments are.
+            Some(old) => {
+                let mut new = value.clone();
+                if comments(old.decor().suffix()).is_some() {
+                    *new.decor_mut() = old.decor().clone();
+                }
+                *old = new;
+            }
+            None => drop(table.insert(name, Item::Value(value.clone()))),
         }
         return;
     }
     if let Some(inner) = table.get_mut(name).and_then(Item::as_table_like_mut) {
         put(inner, rest, value, false);
-        if inner.is_empty() {
-            table.remove(name);
-        }
-    } else if value.is_some() {
-        // One with a header can stand only in another one with a header.
-        let item = if top {
-            let mut new = Table::new();
-            put(&mut new, rest, value, false);
-            Item::Table(new)
-        } else {
-            let mut new = InlineTable::new();
-            put(&mut new, rest, value, false);
-            Item::Value(Value::InlineTable(new))
-        };
-        table.insert(name, item);
+        return;
     }
+    // One with a header can stand only in another one with a header.
+    let item = if top {
+        let mut new = Table::new();
+        put(&mut new, rest, value, false);
+        Item::Table(new)
+    } else {
+        let mut new = InlineTable::new();
+        put(&mut new, rest, value, false);
+        Item::Value(Value::InlineTable(new))
+    };
+    table.insert(name, item);
+}
+
+/// Takes a key out, and tables that are empty without it; what is said above these is added to `left`.
+fn take_out(table: &mut dyn TableLike, path: &[String], left: &mut String) {
+    let Some((name, rest)) = path.split_first() else {
+        return;
+    };
+    if !rest.is_empty() {
+        let Some(inner) = table.get_mut(name).and_then(Item::as_table_like_mut) else {
+            return;
+        };
+        take_out(inner, rest, left);
+        if !inner.is_empty() {
+            return;
+        }
+    }
+    let key = table.key(name).map(|key| key.leaf_decor().prefix());
+    left.extend(comments(key.flatten()));
+    let header = table.get(name).and_then(Item::as_table);
+    left.extend(comments(header.and_then(|table| table.decor().prefix())));
+    table.remove(name);
+}
+
+/// What stands around a key or value, if that is more than space.
+fn comments(around: Option<&RawString>) -> Option<&str> {
+    around?.as_str().filter(|text| text.contains('#'))
 }
 
 /// The texts of a definition with this drop-in as it says here, or without it: in the place that its file's name gives
@@ -263,6 +305,39 @@ mod tests {
         let one = after(&written, &none[1..]).expect("a key");
         assert_eq!(one, "# Ours.\n[resources]\nmemory = \"1G\"\n");
         assert_eq!(none[1].key(), "resources.io-read./dev/vda");
+    }
+
+    #[test]
+    fn comments_outlive_the_keys_they_stand_at() {
+        let written =
+            "# Mine.\n\n# As the shop needs it.\nresources.memory = '1G' # measured\n# End.\n";
+        let more = after(written, &[setting("resources.memory", None, "2G")]);
+        assert_eq!(more, Some(written.replace("'1G'", "\"2G\"")));
+        let off = setting("resources.memory", None, "");
+        let comments = "# Mine.\n\n# As the shop needs it.\n# End.\n";
+        let none = after(written, std::slice::from_ref(&off)).expect("comments");
+        for line in comments.lines() {
+            assert!(none.contains(line), "{none}");
+        }
+        assert!(none.parse::<DocumentMut>().expect("TOML").is_empty());
+        assert_eq!(
+            after(&none, std::slice::from_ref(&off)).as_ref(),
+            Some(&none)
+        );
+        let tables = "# A box.\nhostname = 'x'\n# Limits.\n[resources]\n# Few.\ntasks = 5\n[stop]\n# Soon.\ntimeout = 5\n";
+        let left = after(tables, &[setting("resources.tasks", None, "")]).expect("keys");
+        assert_eq!(
+            left,
+            "# A box.\nhostname = 'x'\n[stop]\n# Soon.\ntimeout = 5\n# Few.\n# Limits.\n"
+        );
+        let short = "# A.\ndescription = 'x'\n# End.";
+        let left = after(short, &[setting("description", None, "")]);
+        assert_eq!(left.as_deref(), Some("# End.\n# A.\n"));
+        let headed = "# Ours.\n# Mine.\nresources.memory = '1G'\n";
+        assert_eq!(
+            after(headed, std::slice::from_ref(&off)).as_deref(),
+            Some("# Ours.\n# Mine.\n")
+        );
     }
 
     fn source(text: &str) -> SourceText {
