@@ -252,7 +252,9 @@ impl Found {
             let held = match counts.applying {
                 // A file that is edited meanwhile is the next one's.
                 true => entry.held.clone(),
-                false => self.held_by(entry).filter(|held| !self.is_possible(held)),
+                false => self
+                    .held_by(entry)
+                    .filter(|held| !self.is_possible(held, name, entry)),
             };
             let kept = entry
                 .definition
@@ -294,14 +296,17 @@ impl Found {
         }
     }
 
-    /// Whether it was held because this host could not carry it out, and can by now.
-    fn is_possible(&self, held: &Held) -> bool {
-        match self {
-            Found::Good(_, definition) if held.why == Why::Impossible => {
-                possible(definition).is_ok()
-            }
-            _ => false,
-        }
+    /// Whether it was held because this host could not carry it out, and can by now. With other sockets it waits for
+    /// whoever applies it: the units have those of the definition that was kept.
+    fn is_possible(&self, held: &Held, name: &Name, entry: &Entry) -> bool {
+        let Found::Good(_, definition) = self else {
+            return false;
+        };
+        let kept = entry.definition.as_ref();
+        let kept = kept.and_then(|texts| definition::parse(name, texts).ok());
+        held.why == Why::Impossible
+            && kept.is_none_or(|kept| kept.sockets == definition.sockets)
+            && possible(definition).is_ok()
     }
 
     /// Why the definition of this entry counts instead of what was found, if it does.
@@ -497,6 +502,33 @@ mod tests {
         place.put(refused);
         entry.definition = None;
         assert_eq!(place.command(Some(&entry)), "[\"/bin/refused\"]");
+    }
+
+    #[test]
+    fn what_has_become_possible_counts_unless_its_sockets_are_others() {
+        let place = Place::new();
+        let entry = |kept: Option<&str>, file: &str| Entry {
+            definition: kept.map(|text| place.texts(text)),
+            held: Some(Held {
+                why: Why::Impossible,
+                reason: String::new(),
+                instead_of: Some(place.texts(file)),
+            }),
+        };
+        let old = "command = ['/bin/old']\n";
+        let new = "command = ['/bin/new']\n";
+        let listens = "command = ['/bin/new']\n[[socket]]\nstream = '/run/x.sock'\n";
+        place.put(new);
+        assert_eq!(
+            place.command(Some(&entry(Some(old), new))),
+            "[\"/bin/new\"]"
+        );
+        place.put(listens);
+        assert_eq!(
+            place.command(Some(&entry(Some(old), listens))),
+            "[\"/bin/old\"] Impossible"
+        );
+        assert_eq!(place.command(Some(&entry(None, listens))), "[\"/bin/new\"]");
     }
 
     #[test]
