@@ -12,7 +12,8 @@ use super::intend::{self, Intention, requirements, runs};
 use super::{Error, live};
 use crate::definition::{Definition, Layers, SourceText, parse};
 use crate::generation::{
-    Cause, Entry, Generation, Held, Lock, Reserve, State, Store, Task, Why, Work, changed,
+    Cause, Counts, Entry, Found, Generation, Held, InForce, Lock, Reserve, State, Store, Task, Why,
+    Work, changed,
 };
 use crate::generator;
 use crate::journal::chain;
@@ -148,10 +149,16 @@ impl Applier<'_> {
         let mut runs = runs(&self.manager)?;
         let mut actions = Vec::new();
         let same_boot = head.boot == boot();
+        let is_defined = |name: &Name| self.by_files(&head, name, &boxes).is_some();
+        let to_stop = to_stop(&head, &boxes, is_defined);
         for (name, task) in &head.to_do {
             let starts = matches!(task.what, What::Start | What::Restart { .. });
             if starts && !same_boot && !starts_at_boot(name, &boxes) {
                 // It was ended with the host, and nobody has asked for it since.
+                continue;
+            }
+            if task.what == What::Stop && !(same_boot && to_stop.contains(name)) {
+                // It has ended with the host, and what runs since, or has a file again, is somebody's wish.
                 continue;
             }
             actions.push(Action {
@@ -171,6 +178,21 @@ impl Applier<'_> {
         self.reserve = self.reserve(&before, &boxes, &head.to_do).ok();
         let outcome = self.carry_through(head, &before, boxes, &runs, actions)?;
         concluded.map(|()| outcome)
+    }
+
+    /// What of a box is in force by its files, when nobody applies the generation that was begun.
+    fn by_files(
+        &self,
+        head: &Generation,
+        name: &Name,
+        boxes: &BTreeMap<Name, Entry>,
+    ) -> Option<InForce> {
+        let counts = Counts {
+            generation: head.number,
+            applying: false,
+        };
+        let entry = boxes.get(name).map(|entry| (counts, entry));
+        Found::read(name, self.layers).in_force(name, entry).ok()
     }
 
     /// Who put boxes of a generation back was killed before that was written at the generation itself.
@@ -577,6 +599,26 @@ fn starts_at_boot(name: &Name, boxes: &BTreeMap<Name, Entry>) -> bool {
         .is_some_and(|definition| definition.start_at_boot)
 }
 
+/// The boxes that a generation which was begun has to stop still: of those that it has no definition of, all for which
+/// there is none yet, with what requires them; and what is stopped because it did not run before.
+fn to_stop(
+    head: &Generation,
+    boxes: &BTreeMap<Name, Entry>,
+    is_defined: impl Fn(&Name) -> bool,
+) -> BTreeSet<Name> {
+    let stops = head.to_do.iter().filter(|(_, it)| it.what == What::Stop);
+    let stops: BTreeSet<Name> = stops.map(|(name, _)| name.clone()).collect();
+    if let Cause::PutBack(_) = head.cause {
+        return stops;
+    }
+    let (stays, gone): (BTreeSet<Name>, BTreeSet<Name>) = stops.into_iter().partition(|name| {
+        let entry = boxes.get(name);
+        entry.is_some_and(|entry| entry.definition.is_some()) || is_defined(name)
+    });
+    let along = dependents(&requirements(boxes), &gone);
+    &gone | &(&along & &stays)
+}
+
 /// What is to be done, with what runs of each box: for whoever finishes it.
 fn work(actions: &[Action], runs: &BTreeMap<Name, Runs>) -> Work {
     let task = |action: &Action| {
@@ -781,5 +823,50 @@ mod tests {
         let db = &boxes[&name("db")];
         assert_eq!(db.definition, texts("hostname = 'old'"));
         assert_eq!(db.held.as_ref().map(|held| held.why), Some(Why::Rejected));
+    }
+    #[test]
+    fn what_has_a_file_again_is_not_stopped_nor_what_requires_it() {
+        let stop = |of: &str| {
+            let task = Task {
+                what: What::Stop,
+                ran: Runs::default(),
+            };
+            (name(of), task)
+        };
+        let mut head = Generation {
+            number: 2,
+            time: 1,
+            boot: None,
+            author: "root".to_owned(),
+            cause: Cause::Files,
+            state: State::Applying,
+            changed: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            to_do: ["app", "cache", "db", "far", "web"].map(stop).into(),
+        };
+        // Of db and cache there is no file.
+        let requires = |of: &str, other: &str| {
+            let entry = Entry {
+                definition: texts(&format!("requires = ['{other}']")),
+                held: None,
+            };
+            (name(of), entry)
+        };
+        let boxes = [
+            requires("app", "db"),
+            requires("web", "app"),
+            requires("far", "cache"),
+        ]
+        .into();
+        let stopped = |head: &Generation, defined: &[&str]| {
+            let is_defined = |name: &Name| defined.contains(&name.as_str());
+            let stopped = to_stop(head, &boxes, is_defined).into_iter();
+            stopped.map(String::from).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(stopped(&head, &[]), "app cache db far web");
+        assert_eq!(stopped(&head, &["db"]), "cache far");
+        assert_eq!(stopped(&head, &["db", "cache"]), "");
+        head.cause = Cause::PutBack(1);
+        assert_eq!(stopped(&head, &["db"]), "app cache db far web");
     }
 }
