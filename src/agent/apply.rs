@@ -161,6 +161,9 @@ impl Applier<'_> {
                 // It has ended with the host, and what runs since, or has a file again, is somebody's wish.
                 continue;
             }
+            if self.runs_by_its_files(&head, name, &boxes, runs.get(name))? {
+                continue;
+            }
             actions.push(Action {
                 name: name.clone(),
                 what: task.what,
@@ -193,6 +196,25 @@ impl Applier<'_> {
         };
         let entry = boxes.get(name).map(|entry| (counts, entry));
         Found::read(name, self.layers).in_force(name, entry).ok()
+    }
+
+    /// Whether a box runs by its files, which are others than the generation's: somebody prefers these.
+    fn runs_by_its_files(
+        &self,
+        head: &Generation,
+        name: &Name,
+        boxes: &BTreeMap<Name, Entry>,
+        runs: Option<&Runs>,
+    ) -> Result<bool, Error> {
+        let wanted = boxes.get(name).and_then(|entry| entry.definition.as_ref());
+        let ran = runs.filter(|runs| runs.service == Service::Up);
+        let ran = ran.and_then(|runs| runs.definition.as_ref());
+        let by_files = self.by_files(head, name, boxes);
+        let by_files = by_files.filter(|in_force| in_force.notice.is_none());
+        if ran.is_none() || ran == wanted || ran != by_files.map(|it| it.texts).as_ref() {
+            return Ok(false);
+        }
+        Ok(self.manager.unit(&name.unit())?.active_state == "active")
     }
 
     /// Who put boxes of a generation back was killed before that was written at the generation itself.
@@ -599,8 +621,8 @@ fn starts_at_boot(name: &Name, boxes: &BTreeMap<Name, Entry>) -> bool {
         .is_some_and(|definition| definition.start_at_boot)
 }
 
-/// The boxes that a generation which was begun has to stop still: of those that it has no definition of, all for which
-/// there is none yet, with what requires them; and what is stopped because it did not run before.
+/// The boxes that a generation which was begun has to stop still: those of which there is no definition, with what
+/// requires them. To put a box back is to stop it if it did not run before, whatever its files say.
 fn to_stop(
     head: &Generation,
     boxes: &BTreeMap<Name, Entry>,
