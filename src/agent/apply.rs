@@ -52,7 +52,8 @@ pub enum Wanted {
 
 /// Applies definitions: returns when every box is ready, or was put back.
 ///
-/// What is done is told to `say` in a few words, before it is done.
+/// What is done is told to `say` in a few words, before it is done; and what has failed of an earlier generation, where
+/// that is not told by what is returned. Words of a box may be in it.
 ///
 /// # Errors
 ///
@@ -76,15 +77,20 @@ pub fn apply(
         say,
     };
     let mut earlier = work.finish_what_was_begun()?;
-    let intention = match wanted {
-        Wanted::Files(asked) => intend::files(layers, store, &work.manager, asked)?,
-        Wanted::Generation(number) => intend::back_to(number, layers, store, &work.manager)?,
+    let mut outcome = match work.bring_about(wanted) {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            // Else nobody is told.
+            for (name, reason) in &earlier.failures {
+                let back = match earlier.restored.contains(name) {
+                    true => "; it runs by its last good definition again",
+                    false => "",
+                };
+                (work.say)(&format!("box {name} {reason}{back}"));
+            }
+            return Err(error);
+        }
     };
-    let cause = match wanted {
-        Wanted::Files(_) => Cause::Files,
-        Wanted::Generation(number) => Cause::Rollback(number),
-    };
-    let mut outcome = work.begin(intention, cause)?;
     earlier.failures.append(&mut outcome.failures);
     outcome.failures = earlier.failures;
     earlier.restored.append(&mut outcome.restored);
@@ -128,6 +134,18 @@ struct Applier<'a> {
 }
 
 impl Applier<'_> {
+    fn bring_about(&mut self, wanted: Wanted) -> Result<Outcome, Error> {
+        let (layers, store, manager) = (self.layers, self.store, &self.manager);
+        let (intention, cause) = match wanted {
+            Wanted::Files(asked) => (intend::files(layers, store, manager, asked)?, Cause::Files),
+            Wanted::Generation(number) => (
+                intend::back_to(number, layers, store, manager)?,
+                Cause::Rollback(number),
+            ),
+        };
+        self.begin(intention, cause)
+    }
+
     /// What one who was killed has not finished.
     fn finish_what_was_begun(&mut self) -> Result<Outcome, Error> {
         let Some(head) = self.store.newest()? else {

@@ -191,7 +191,8 @@ fn earlier(store: &Store) -> Result<Option<u64>, Error> {
 fn carry_out(wanted: Wanted, out: Look, err: Look) -> Result<ExitCode, Error> {
     let author = author();
     let mut progress = |text: &str| {
-        complain(&format!("{} {text}\n", err.paint(Paint::Faint, "boxctl:")));
+        let word = err.paint(Paint::Faint, "boxctl:");
+        complain(&format!("{word} {}\n", harmless(text)));
     };
     let outcome = apply::apply(
         wanted,
