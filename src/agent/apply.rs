@@ -684,11 +684,12 @@ fn reasons(failures: &Failures) -> BTreeMap<Name, String> {
 mod tests {
     use super::*;
 
-    fn name(name: &str) -> Name {
+    pub fn name(name: &str) -> Name {
         name.parse().expect("a name")
     }
 
-    fn texts(more: &str) -> Option<Vec<SourceText>> {
+    /// A definition with these keys beside its command.
+    pub fn texts(more: &str) -> Option<Vec<SourceText>> {
         Some(vec![SourceText {
             path: "/etc/boxd/x.toml".into(),
             text: format!("command = ['/bin/a']\n{more}"),

@@ -79,8 +79,8 @@ fn value(kind: &str, text: &str) -> Value {
 #[error(transparent)]
 pub struct Unreadable(#[from] TomlError);
 
-/// The text of a drop-in with these keys; none if neither a key nor a comment is left in it. A new one begins with `heading`, a comment
-/// with its line's end.
+/// The text of a drop-in with these keys; none if neither a key nor a comment is left in it. A new one begins with
+/// `heading`, a comment with its line's end.
 ///
 /// # Errors
 ///

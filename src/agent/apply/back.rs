@@ -116,18 +116,8 @@ pub(super) fn put_back(
 #[cfg(test)]
 mod tests {
     use super::super::Failure;
+    use super::super::tests::{name, texts};
     use super::*;
-
-    fn name(name: &str) -> Name {
-        name.parse().expect("a name")
-    }
-
-    fn texts(more: &str) -> Option<Vec<SourceText>> {
-        Some(vec![SourceText {
-            path: "/etc/boxd/x.toml".into(),
-            text: format!("command = ['/bin/a']\n{more}"),
-        }])
-    }
 
     #[test]
     fn boxes_that_ran_run_again_when_one_they_require_is_put_back() {
