@@ -45,6 +45,19 @@ pub struct Outcome {
     pub problems: BTreeMap<String, String>,
 }
 
+impl Outcome {
+    /// A sentence for each box that failed. Words of the box may be in it.
+    pub fn failed(&self) -> impl Iterator<Item = String> + '_ {
+        self.failures.iter().map(|(name, reason)| {
+            let back = match self.restored.contains(name) {
+                true => "; it runs by its last good definition again",
+                false => "",
+            };
+            format!("box {name} {reason}{back}")
+        })
+    }
+}
+
 /// What is to be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
@@ -85,13 +98,7 @@ pub fn apply(
         Ok(outcome) => outcome,
         Err(error) => {
             // Else nobody is told.
-            for (name, reason) in &earlier.failures {
-                let back = match earlier.restored.contains(name) {
-                    true => "; it runs by its last good definition again",
-                    false => "",
-                };
-                (work.say)(&format!("box {name} {reason}{back}"));
-            }
+            earlier.failed().for_each(|failed| (work.say)(&failed));
             return Err(error);
         }
     };

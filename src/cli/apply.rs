@@ -202,15 +202,11 @@ fn carry_out(wanted: Wanted, out: Look, err: Look) -> Result<ExitCode, Error> {
         &mut progress,
     )?;
     problems(&outcome.problems);
-    for (name, reason) in &outcome.failures {
-        let back = match outcome.restored.contains(name) {
-            true => "; it runs by its last good definition again",
-            false => "",
-        };
+    for failed in outcome.failed() {
         complain(&format!(
-            "{} box {name} {}{back}\n",
+            "{} {}\n",
             err.paint(Paint::Bad, "boxctl:"),
-            harmless(reason)
+            harmless(&failed)
         ));
     }
     for (name, held) in &outcome.held {
