@@ -95,6 +95,11 @@ const PLACES: &[(&str, Reach, &str)] = &[
         "what systemd runs on the host as root",
     ),
     (
+        "/etc",
+        Writable,
+        "what the host's services and its root are told to do",
+    ),
+    (
         "/proc",
         Everything,
         "the host's processes and kernel settings",
@@ -231,6 +236,36 @@ const PLACES: &[(&str, Reach, &str)] = &[
         "programs that the host runs as root",
     ),
     ("/usr/sbin", Writable, "programs that the host runs as root"),
+    (
+        "/usr/share/dbus-1",
+        Writable,
+        "services that the host's bus starts as root",
+    ),
+    (
+        "/usr/share/polkit-1",
+        Writable,
+        "the host's rules for who may do what",
+    ),
+    // Where these are no links.
+    ("/bin", Writable, "programs that the host runs as root"),
+    ("/lib", Writable, "programs that the host runs as root"),
+    ("/lib64", Writable, "libraries that the host's programs use"),
+    ("/sbin", Writable, "programs that the host runs as root"),
+    (
+        "/var/lib/dpkg",
+        Writable,
+        "scripts that the host's package manager runs as root",
+    ),
+    (
+        "/var/lib/systemd",
+        Writable,
+        "the state of the host's systemd",
+    ),
+    (
+        "/var/spool/cron",
+        Writable,
+        "what the host runs by the clock as root",
+    ),
 ];
 
 /// Sockets below `/run/systemd` that are made for everyone: logging and name resolution.
@@ -456,6 +491,31 @@ mod tests {
             "/run/systemd/resolve/stub-resolv.conf",
         ] {
             assert_eq!(told(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_the_host_is_told_to_do_is_read_only() {
+        let told = |path: &str, read_only| {
+            check(Path::new(path), Path::new(path), &DIRECTORY, read_only).is_some()
+        };
+        for path in [
+            "/etc/nginx",
+            "/etc/cron.d",
+            "/etc/ld.so.preload",
+            "/etc/pam.d",
+            "/lib/systemd/system",
+            "/usr/share",
+            "/usr/share/dbus-1/system-services",
+            "/var/lib/dpkg/info",
+            "/var/spool",
+            "/var/spool/cron/crontabs",
+        ] {
+            assert!(told(path, false), "{path}");
+            assert!(!told(path, true), "{path}");
+        }
+        for path in ["/srv/www", "/usr/share/zoneinfo", "/var/spool/mail"] {
+            assert!(!told(path, false), "{path}");
         }
     }
 
