@@ -17,6 +17,10 @@ pub const TESTS: &[Test] = &[
         a_label_nobody_knows_is_no_start,
     ),
     (
+        "a_label_is_what_the_kernel_says_it_is",
+        a_label_is_what_the_kernel_says_it_is,
+    ),
+    (
         "what_is_locked_stays_whatever_the_box_may_mount",
         what_is_locked_stays_whatever_the_box_may_mount,
     ),
@@ -100,6 +104,32 @@ fn a_label_nobody_knows_is_no_start() {
         let refusal = refusal(&plan);
         assert!(
             refusal.starts_with("cannot run the box under "),
+            "{refusal}"
+        );
+    }
+}
+
+/// With whatever security module this kernel runs; one that has none has nothing to say. SELinux that has no policy yet
+/// takes every label for the kernel's own: a box that is to have another does not run then.
+fn a_label_is_what_the_kernel_says_it_is() {
+    let current = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let without_policy = current("/proc/self/attr/current").trim_end_matches('\0') == "kernel";
+    let label = match current("/sys/module/apparmor/parameters/enabled").trim_end() {
+        "Y" => Label::AppArmor("unconfined".to_owned()),
+        _ if without_policy => Label::Selinux("kernel".to_owned()),
+        _ => return,
+    };
+    let mut plan = host_box("tr -d '\\0\\n' </proc/self/attr/current");
+    plan.privileges.labels = vec![label.clone()];
+    let (Label::AppArmor(name) | Label::Selinux(name)) = &label;
+    assert_eq!(run(&plan), *name);
+    assert_eq!(run(&with_host_ids(plan.clone())), *name);
+    if without_policy {
+        let other = "system_u:system_r:container_t:s0".to_owned();
+        plan.privileges.labels = vec![Label::Selinux(other)];
+        let refusal = refusal(&plan);
+        assert!(
+            refusal.contains("the kernel says \"kernel\" when it is asked"),
             "{refusal}"
         );
     }
