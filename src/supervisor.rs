@@ -13,7 +13,9 @@
 //! **It is small.** One thread, one epoll loop, no D-Bus, no asynchronous runtime, no buffer while idle, and no
 //! wakeup without a cause.
 //!
-//! **It can do little.** Before it reads the first byte of its box it gives up what it does not need; see `walls`.
+//! **It can do little.** Before it reads the first byte of its box it gives up what it does not need; see `walls`. Where
+//! the box is asked how it is, that is done by a process of its own, which reads nothing of the box; see
+//! `health::asker`.
 //!
 //! | signal | |
 //! |---|---|
@@ -53,8 +55,17 @@ use policy::Farewell;
 /// There was no box to supervise.
 const NO_BOX: u8 = 1;
 
+/// Where this program has its libraries. Only the program itself knows: this crate is built once for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Libraries {
+    /// In itself.
+    Within,
+    /// Below `/usr`, from where they are loaded when it begins.
+    Shared,
+}
+
 /// The whole of `box-supervisor`; its exit status.
-pub fn main() -> u8 {
+pub fn main(libraries: Libraries) -> u8 {
     // First of all: a stop that comes now must be a stop of the box, not of this process.
     if let Err(error) = event_loop::block_signals() {
         complain(&error);
@@ -65,7 +76,7 @@ pub fn main() -> u8 {
     let Some(event_loop) = take_over() else {
         return NO_BOX;
     };
-    match event_loop.run() {
+    match event_loop.run(libraries) {
         Ok(Farewell::Status(status)) => status,
         // The exit status is for a kernel that does not let a process end so.
         Ok(Farewell::Idle) => {

@@ -70,7 +70,7 @@ const MAY_USE: &[(&str, &str)] = &[
     // Not a word of D-Bus: a box must outlive a bus that hangs.
     (
         "supervisor",
-        "attach::protocol cgroup handover health identity journal launch::run_directory::PARENT launch::run_directory::replace plan sys systemd::notify",
+        "attach::protocol cgroup handover health identity journal launch::run_directory::PARENT launch::run_directory::replace_text plan sys systemd::notify",
     ),
     ("sandbox", "identity launch::protocol plan sys"),
     ("journal", "handover plan::Output plan::Rate sys"),

@@ -1,4 +1,13 @@
 //! The process that stays with a box.
 #![no_main]
 
-boxd::main_without_runtime!(boxd::supervisor::main);
+use boxd::supervisor::Libraries;
+
+boxd::main_without_runtime!(supervise);
+
+fn supervise() -> u8 {
+    boxd::supervisor::main(match cfg!(target_feature = "crt-static") {
+        true => Libraries::Within,
+        false => Libraries::Shared,
+    })
+}

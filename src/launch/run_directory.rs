@@ -364,17 +364,26 @@ impl RunDirectory {
 ///
 /// It cannot be written; what was there stays.
 pub fn replace(path: &Path, content: &impl Serialize) -> io::Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
     let mut json = serde_json::to_vec(content)?;
     json.push(b'\n');
+    replace_text(path, &json)
+}
+
+/// The same with a text.
+///
+/// # Errors
+///
+/// As there.
+pub fn replace_text(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
     fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .open(&new)?
-        .write_all(&json)?;
+        .write_all(text)?;
     fs::rename(&new, path)
 }
 

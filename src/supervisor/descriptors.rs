@@ -14,6 +14,7 @@ use crate::sys;
 use crate::systemd::notify;
 
 use super::attached::Attached;
+use super::health::Asker;
 use super::kept::{Kept, Record};
 use super::notify_socket::NotifySocket;
 use super::process::Process;
@@ -37,6 +38,8 @@ pub struct Received {
     pub terminal: Option<Terminal>,
     /// Who has attached to that.
     pub attached: Option<Attached>,
+    /// Who asks the box how it is, if there is one already.
+    pub asker: Option<Asker>,
     /// What changes.
     pub record: Record,
     /// What an earlier supervisor left there.
@@ -130,6 +133,11 @@ pub fn receive() -> Result<Received, Error> {
         _ => None,
     };
     let attached = take(handover::FD_ATTACH).map(Attached::new);
+    let [asker, words, output] = ASKER.map(&mut take);
+    let asker = match (asker, words, output) {
+        (Some(asker), Some(words), Some(output)) => Some(Asker::adopt([asker, words, output])),
+        _ => None,
+    };
     let [of_stdout, of_stderr] = Style::of(&document.output, terminal.is_some());
     let mut stream = |stream_name, style, [pipe, inlet, outlet]: [&'static str; 3], sent| {
         let Some(pipe) = take(pipe) else {
@@ -169,6 +177,7 @@ pub fn receive() -> Result<Received, Error> {
         streams: [stdout, stderr],
         terminal,
         attached,
+        asker,
         record,
         kept,
         taken_over,
@@ -198,19 +207,19 @@ const STREAMS: [[&str; 3]; 2] = [
     ],
 ];
 
+/// The names of what there is of an [`Asker`]. It lives as long as this process, so systemd need not keep it.
+const ASKER: [&str; 3] = ["box-asker", "box-asker-socket", "box-asker-output"];
+
 /// The names of sd_listen_fds(3).
 const LISTEN: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
-/// Becomes the program that is installed now, with all that was received, and inside the walls if there are some.
+/// Becomes the program that is installed now, with all that was received, and inside the walls.
 ///
 /// # Errors
 ///
 /// The outer one if it cannot be tried, and nothing has changed; the inner one if it was tried: then the
 /// descriptors are in disorder, and only another process can go on.
-pub fn pass_on(
-    received: &Received,
-    walled: bool,
-) -> Result<Result<Infallible, sys::Error>, io::Error> {
+pub fn pass_on(received: &Received) -> Result<Result<Infallible, sys::Error>, io::Error> {
     let program = installed()?;
     let mut all: Vec<(&str, BorrowedFd<'_>)> = vec![
         (handover::FD_DOCUMENT, received.sealed.as_fd()),
@@ -233,6 +242,9 @@ pub fn pass_on(
     if let Some(attached) = &received.attached {
         all.push((handover::FD_ATTACH, attached.listener()));
     }
+    if let Some(asker) = &received.asker {
+        all.extend(ASKER.into_iter().zip(asker.descriptors()));
+    }
     for (stream, names) in received.streams.iter().zip(STREAMS) {
         if let Some(stream) = stream {
             all.extend(names.into_iter().zip(stream.descriptors()));
@@ -246,7 +258,7 @@ pub fn pass_on(
     ];
     let environment: Vec<CString> = env::vars_os()
         .filter(|(name, _)| !LISTEN.iter().any(|listen| name == listen) && name != walls::VARIABLE)
-        .chain(walled.then(|| (walls::VARIABLE.into(), walls::GENERATION.into())))
+        .chain([(walls::VARIABLE.into(), walls::GENERATION.into())])
         .chain(
             LISTEN
                 .into_iter()

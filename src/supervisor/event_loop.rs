@@ -15,16 +15,16 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use notifications::Notifications;
 
-use super::chain;
 use super::descriptors::{self, Received};
-use super::health::{self, Check};
+use super::health::{self, AskerError, Check};
 use super::idle::{self, Idle};
 use super::kept::Kept;
 use super::message::{self, Message, Subject};
 use super::policy::{Action, Event, Farewell, Left, Notice, Phase, Rules, State};
 use super::scope::Scope;
 use super::terminal::Terminal;
-use super::walls::{self, Walls};
+use super::walls;
+use super::{Libraries, chain};
 use crate::handover::now;
 use crate::journal::gate::Gate;
 use crate::journal::native::{self, Socket};
@@ -68,7 +68,7 @@ enum Source {
     Stdout,
     Stderr,
     Journal,
-    Probe,
+    Asker,
     Attached,
 }
 
@@ -81,7 +81,7 @@ const SOURCES: [Source; 10] = [
     Source::Stdout,
     Source::Stderr,
     Source::Journal,
-    Source::Probe,
+    Source::Asker,
     Source::Attached,
 ];
 
@@ -121,6 +121,12 @@ pub enum Error {
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] Errno),
+    /// Who asks the box cannot be made.
+    #[error("cannot make the process that asks the box")]
+    MakeAsker(#[source] sys::Error),
+    /// It is lost, and this process is not to be able to make another.
+    #[error(transparent)]
+    Asker(#[from] AskerError),
     /// This process could do more than it should.
     #[error(transparent)]
     Walls(#[from] walls::Error),
@@ -154,8 +160,6 @@ pub struct EventLoop {
     /// Somebody who has attached could go on at once.
     attached_wait: bool,
     finished: Option<u8>,
-    /// This process has given up what it does not need, and so has the program that replaces it.
-    walled: bool,
 }
 
 impl EventLoop {
@@ -223,7 +227,6 @@ impl EventLoop {
             notifications,
             attached_wait: false,
             finished: None,
-            walled: false,
         };
         event_loop.watch(&event_loop.signals, Source::Signals, "signals")?;
         if let Some(pidfd) = event_loop.received.process.pidfd() {
@@ -258,8 +261,9 @@ impl EventLoop {
     }
 
     /// Supervises until the box is gone; what says to systemd how it ended.
-    pub fn run(mut self: Box<Self>) -> Result<Farewell, Error> {
-        self.give_up()?;
+    pub fn run(mut self: Box<Self>, libraries: Libraries) -> Result<Farewell, Error> {
+        self.make_asker()?;
+        self.give_up(libraries)?;
         self.begin();
         self.begin_asking();
         self.memory_changed();
@@ -271,6 +275,9 @@ impl EventLoop {
             if let Some(status) = self.finished {
                 self.part_from_attached(status);
                 self.last_word();
+                if let Some(asker) = &self.received.asker {
+                    asker.dismiss();
+                }
                 descriptors::forget();
                 return Ok(self.state.farewell(&self.rules, status));
             }
@@ -284,20 +291,17 @@ impl EventLoop {
     }
 
     /// What this process does not need.
-    fn give_up(&mut self) -> Result<(), Error> {
-        if let Walls::Up { files } = walls::put_up(&self.received)? {
-            self.walled = true;
-            match files {
-                Some(Ok(())) => {}
-                None => self.say(&Message::without_landlock(&self.subject())),
-                Some(Err(error)) => self.trouble(
-                    [
-                        "its supervisor can still open every file: ",
-                        &error.to_string(),
-                    ]
-                    .concat(),
-                ),
-            }
+    fn give_up(&mut self, libraries: Libraries) -> Result<(), Error> {
+        match walls::put_up(&self.received, libraries)? {
+            Some(Ok(())) => {}
+            None => self.say(&Message::without_landlock(&self.subject())),
+            Some(Err(error)) => self.trouble(
+                [
+                    "its supervisor can still open every file: ",
+                    &error.to_string(),
+                ]
+                .concat(),
+            ),
         }
         Ok(())
     }
@@ -413,7 +417,7 @@ impl EventLoop {
                 }
             }
             Source::Journal => self.try_journal_again(),
-            Source::Probe => self.probe_ended(),
+            Source::Asker => self.hear_asker()?,
             Source::Attached => self.accept(),
         }
         Ok(())
@@ -591,12 +595,9 @@ impl EventLoop {
         ) {
             return Ok(());
         }
-        // The new program asks anew, and knows nothing of a child of this one.
+        // The new program asks anew.
         self.tend(health::Event::Frozen);
-        if let Some(check) = &self.check {
-            check.await_end();
-        }
-        match descriptors::pass_on(&self.received, self.walled) {
+        match descriptors::pass_on(&self.received) {
             Ok(Err(error)) => Err(Error::PassOn(error)),
             Ok(Ok(never)) => match never {},
             Err(error) => {

@@ -10,15 +10,16 @@
 //!         retries failures in a row, of probes that began after the start period
 //! ```
 //!
-//! Beside that there is what is being done: one probe at a time, [`Activity`]. A probe is asked by a process of its
-//! own, `boxd probe`, which the loop starts and hears: see [`Check`].
+//! Beside that there is what is being done: one probe at a time, [`Activity`]. A probe is a process of its own,
+//! `boxd probe`, which the [`Asker`] starts and the loop hears of: see [`Check`].
 //!
 //! A box that is frozen is not asked: it could not answer, and is not to blame. One that is being stopped is not
 //! asked any more.
 
+mod asker;
 mod check;
-mod probe;
 
+pub use asker::{Asker, Error as AskerError, Word};
 pub use check::Check;
 
 use std::time::Duration;

@@ -50,6 +50,11 @@ impl Scope {
         }
     }
 
+    /// The cgroup itself, `O_PATH`.
+    pub fn directory(&self) -> Option<BorrowedFd<'_>> {
+        self.directory.as_ref().map(AsFd::as_fd)
+    }
+
     /// `cgroup.events`: has an exceptional condition, `EPOLLPRI`, when it changes and until it is read.
     pub fn events(&self) -> Option<BorrowedFd<'_>> {
         self.events.as_ref().map(AsFd::as_fd)

@@ -10,8 +10,8 @@
 //!
 //! Walls are inherited by what this process becomes or starts, for good. The program that replaces it in place is told
 //! by [`VARIABLE`] which walls stand; one that needs others ends, and systemd starts it outside of them. And a probe
-//! enters the box, for which it needs nearly everything: where the definition has a `[health]`, only the capabilities
-//! in force are fewer, and a probe gets them all back.
+//! enters the box, for which it needs nearly everything: where the definition has a `[health]`, probes are started by a
+//! process that is made before the walls stand, the [asker](super::health::Asker).
 //!
 //! A supervisor that is not its box's parent learns on some kernels how the box ended from `/proc/PID/stat` alone, and
 //! from there only with `CAP_SYS_PTRACE` and without Landlock, which refuses all that tracing may do. It keeps both.
@@ -27,8 +27,10 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid};
 
+use super::Libraries;
 use super::descriptors::Received;
-use crate::handover::Listener;
+use crate::handover::{Document, Listener};
+use crate::launch::run_directory::PARENT;
 use crate::sys::{self, Called as _, Errno, FileAccess, Instruction};
 use crate::syscall::{Architecture, Syscall, calls};
 
@@ -36,7 +38,7 @@ use crate::syscall::{Architecture, Syscall, calls};
 pub const VARIABLE: &str = "BOX_SUPERVISOR_WALLS";
 
 /// Another number for other walls: one that needs more than these let through must not inherit them.
-pub const GENERATION: &str = "2";
+pub const GENERATION: &str = "3";
 
 /// Why the walls do not stand.
 #[derive(Debug, thiserror::Error)]
@@ -58,26 +60,14 @@ pub enum Error {
     Inherited(String),
 }
 
-/// What stands.
-#[derive(Debug)]
-pub enum Walls {
-    /// All of it, and the program that replaces this one will find it so.
-    Up {
-        /// Files are not given up, for this reason; none on a kernel without Landlock.
-        files: Option<Result<(), sys::Error>>,
-    },
-    /// Only fewer capabilities are in force.
-    Probing,
-}
-
-/// Puts the walls up around this process, which has one thread.
-pub fn put_up(received: &Received) -> Result<Walls, Error> {
+/// Puts the walls up around this process, which has one thread. What comes back says why files are not given up, or
+/// that they are; none on a kernel without Landlock.
+pub fn put_up(
+    received: &Received,
+    libraries: Libraries,
+) -> Result<Option<Result<(), sys::Error>>, Error> {
     match env::var(VARIABLE) {
-        Ok(inherited) if inherited == GENERATION => {
-            return Ok(Walls::Up {
-                files: Some(Ok(())),
-            });
-        }
+        Ok(inherited) if inherited == GENERATION => return Ok(Some(Ok(()))),
         Ok(inherited) => return Err(Error::Inherited(inherited)),
         Err(_) => {}
     }
@@ -89,10 +79,6 @@ pub fn put_up(received: &Received) -> Result<Walls, Error> {
     if traces {
         kept |= CapabilitySet::SYS_PTRACE;
     }
-    if received.document.health.is_some() {
-        hold(kept, None).map_err(Error::Capabilities)?;
-        return Ok(Walls::Probing);
-    }
     bound(kept).map_err(Error::Capabilities)?;
     hold(kept, Some(kept)).map_err(Error::Capabilities)?;
     rustix::thread::set_no_new_privs(true)
@@ -100,7 +86,7 @@ pub fn put_up(received: &Received) -> Result<Walls, Error> {
         .map_err(Error::NoNewPrivileges)?;
     let files = match traces {
         true => Some(Ok(())),
-        false => match give_up_files(&received.document.cgroup) {
+        false => match give_up_files(&received.document, libraries) {
             Ok(true) => Some(Ok(())),
             Ok(false) => None,
             Err(error) => Some(Err(error)),
@@ -114,7 +100,7 @@ pub fn put_up(received: &Received) -> Result<Walls, Error> {
         Err(error) if error.errno() == Errno::ENOSYS => {}
         Err(error) => return Err(Error::SystemCalls(error)),
     }
-    Ok(Walls::Up { files })
+    Ok(files)
 }
 
 /// The capabilities a supervisor uses.
@@ -126,10 +112,6 @@ fn kept(received: &Received) -> CapabilitySet {
     if idle.is_some_and(|idle| idle.listeners.iter().any(of_a_path)) {
         // Looks at a socket that may be another user's, and sets back its times.
         kept |= CapabilitySet::FOWNER;
-    }
-    if received.document.health.is_some() {
-        // The cgroup of probes is below the box's, which may have made it first.
-        kept |= CapabilitySet::DAC_OVERRIDE;
     }
     kept
 }
@@ -206,7 +188,7 @@ fn hold(effective: CapabilitySet, permitted: Option<CapabilitySet>) -> Result<()
 }
 
 /// False on a kernel without Landlock.
-fn give_up_files(cgroup: &Path) -> Result<bool, sys::Error> {
+fn give_up_files(document: &Document, libraries: Libraries) -> Result<bool, sys::Error> {
     let directory = |path: &Path| {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         open(path, flags, Mode::empty()).called(|| format!("open({path:?}, O_PATH)"))
@@ -220,13 +202,19 @@ fn give_up_files(cgroup: &Path) -> Result<bool, sys::Error> {
             FileAccess::EXECUTE,
         ),
     ];
-    if cfg!(not(target_feature = "crt-static")) {
-        // The libraries, and what loads them.
+    if libraries == Libraries::Shared {
+        // With what loads them.
         wanted.push((directory(Path::new("/usr"))?, FileAccess::EXECUTE));
     }
     // The box may have ended, and its cgroup with it.
-    if let Ok(cgroup) = directory(cgroup) {
+    if let Ok(cgroup) = directory(&document.cgroup) {
         wanted.push((cgroup, FileAccess::READ_AND_WRITE));
+    }
+    // What was written down of its health is read by the program that replaces this one.
+    if document.health.is_some()
+        && let Ok(run) = directory(&Path::new(PARENT).join(document.name.as_str()))
+    {
+        wanted.push((run, FileAccess::READ));
     }
     let allowed: Vec<_> = wanted
         .iter()

@@ -160,6 +160,7 @@ fn look_with(name: &str, processes: impl FnOnce(&str) -> Processes) -> State {
                 processes.supervisors == [main],
                 "the service's main process is not the one supervisor",
             );
+            check(processes.askers.len() <= 1, "there is more than one asker");
             check(
                 processes.others.is_empty() && processes.clients.is_empty(),
                 "other processes of boxd are there",
@@ -212,6 +213,8 @@ fn look_with(name: &str, processes: impl FnOnce(&str) -> Processes) -> State {
 #[derive(Debug, Default)]
 struct Processes {
     supervisors: Vec<i32>,
+    /// Their copies that ask the box how it is.
+    askers: Vec<i32>,
     payloads: Vec<i32>,
     /// `boxctl`.
     clients: Vec<(i32, String)>,
@@ -237,8 +240,12 @@ impl Processes {
                 .map(|name| name.to_string_lossy().into_owned())
                 .unwrap_or_default();
             if name == "box-supervisor" {
+                let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
                 if command.trim_end().ends_with(&format!(" {box_name}")) {
-                    found.supervisors.push(pid);
+                    match comm.trim_end() {
+                        "box-asker" => found.askers.push(pid),
+                        _ => found.supervisors.push(pid),
+                    }
                 }
             } else if command.contains(&mark) {
                 let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
@@ -263,6 +270,7 @@ impl Processes {
 
     fn is_empty(&self) -> bool {
         self.supervisors.is_empty()
+            && self.askers.is_empty()
             && self.payloads.is_empty()
             && self.clients.is_empty()
             && self.others.is_empty()

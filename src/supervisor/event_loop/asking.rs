@@ -1,23 +1,49 @@
 //! What the loop does to ask its box how it is.
 
-use std::io;
-
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
-use super::{EventLoop, Source, now};
+use super::{Error, EventLoop, Source, now};
 use crate::health::State as Condition;
 use crate::plan::ReadyWhen;
-use crate::supervisor::health::{Action, Event};
+use crate::supervisor::health::{Action, Asker, Event, Word};
 use crate::supervisor::message::Message;
 use crate::supervisor::policy::{self, Failure, Phase};
+use crate::sys;
 
 impl EventLoop {
+    /// Makes who asks, unless the program that this one replaces has done so: while this process still has all that it
+    /// takes.
+    pub(super) fn make_asker(&mut self) -> Result<(), Error> {
+        if self.check.is_none() {
+            return Ok(());
+        }
+        let asker = match self.received.asker.take() {
+            Some(asker) => asker,
+            None => {
+                Asker::make(&self.received.document.name, &self.scope).map_err(Error::MakeAsker)?
+            }
+        };
+        let asker = self.received.asker.insert(asker);
+        self.epoll
+            .add(
+                asker.socket(),
+                EpollEvent::new(EpollFlags::EPOLLIN, Source::Asker as u64),
+            )
+            .map_err(|source| Error::Watch {
+                what: "the process that asks the box",
+                source,
+            })
+    }
+
     /// Ends what an earlier supervisor was asking; the answer is lost with it.
     pub(super) fn begin_asking(&mut self) {
-        let Some(check) = &self.check else { return };
-        let written = check.write();
-        self.written(written);
-        self.end_probe();
+        let (Some(check), Some(asker)) = (&self.check, &self.received.asker) else {
+            return;
+        };
+        let given_up = asker.give_up();
+        let written = check.write(asker);
+        self.asked_for(given_up);
+        self.asked_for(written);
         self.keep_health();
         if !self.is_asked() {
             self.tend(Event::Ended);
@@ -50,27 +76,22 @@ impl EventLoop {
     }
 
     fn tend_to(&mut self, action: Action) {
-        let Some(check) = &mut self.check else {
+        let (Some(check), Some(asker)) = (&mut self.check, &self.received.asker) else {
             return;
         };
         match action {
             Action::Probe => {
-                let asked = check.ask(now()).map(|process| {
-                    let event = EpollEvent::new(EpollFlags::EPOLLIN, Source::Probe as u64);
-                    // What cannot be watched is given up when its time is over.
-                    let _ = self.epoll.add(process, event);
-                });
-                if let Err(answer) = asked {
+                if let Err(answer) = check.ask(asker, now()) {
                     self.tend(Event::Answered(answer));
                 }
             }
             Action::Cancel => {
-                check.cancel();
-                self.end_probe();
+                let given_up = check.cancel(asker);
+                self.asked_for(given_up);
             }
             Action::Record(answer) => {
-                let written = check.record(answer, now());
-                self.written(written);
+                let written = check.record(asker, answer, now());
+                self.asked_for(written);
                 self.show_health();
             }
             Action::Keep => self.keep_health(),
@@ -94,25 +115,27 @@ impl EventLoop {
         }
     }
 
-    /// The process that asks has ended, or one that was given up.
-    pub(super) fn probe_ended(&mut self) {
-        if let Some(answer) = self.check.as_mut().and_then(|check| check.answer()) {
-            self.end_probe();
-            self.tend(Event::Answered(answer));
+    /// Who asks has said something, or has ended.
+    pub(super) fn hear_asker(&mut self) -> Result<(), Error> {
+        while let (Some(check), Some(asker)) = (&mut self.check, &self.received.asker)
+            && let Some(word) = asker.hear()?
+        {
+            match word {
+                Word::Answer(question, answer) => {
+                    if let Some(answer) = check.answered(asker, question, answer) {
+                        self.tend(Event::Answered(answer));
+                    }
+                }
+                Word::Trouble(what) => self.trouble(what),
+            }
         }
+        Ok(())
     }
 
-    /// Ends what a probe started in the box and left there.
-    fn end_probe(&mut self) {
-        if let Err(error) = self.scope.kill_probe() {
-            self.trouble(["what a probe started cannot be ended: ", &error.to_string()].concat());
-        }
-    }
-
-    /// Health that is not shown does no harm but that.
-    fn written(&mut self, result: io::Result<()>) {
+    /// One who cannot be told has ended, or will say why: this is for people.
+    fn asked_for(&mut self, result: Result<(), sys::Error>) {
         if let Err(error) = result {
-            self.trouble(["its health cannot be written down: ", &error.to_string()].concat());
+            self.trouble(["its health cannot be tended: ", &error.to_string()].concat());
         }
     }
 

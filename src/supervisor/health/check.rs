@@ -1,17 +1,16 @@
-//! The asking as it is: the process that asks, and what is written down of its answers.
+//! The asking as it is: what is asked, and what is written down of the answers.
 
 use std::fs;
-use std::io;
-use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::probe::Probe;
+use super::asker::{Asker, Question};
 use super::{Left, State};
 use crate::health::{self, Answer, FILE, Health, PROBES, printable};
-use crate::launch::run_directory::{PARENT, replace};
+use crate::launch::run_directory::PARENT;
 use crate::name::Name;
 use crate::plan::HealthRules;
+use crate::sys;
 
 /// Most characters of what a probe said that are shown in a line.
 const LINE_MAX: usize = 120;
@@ -19,17 +18,13 @@ const LINE_MAX: usize = 120;
 /// The health of a box that has a `[health]`.
 #[derive(Debug)]
 pub struct Check {
-    name: Name,
     /// When the box is asked, and what follows.
     pub rules: HealthRules,
     /// Where that stands.
     pub state: State,
     /// What is written down.
     known: Health,
-    file: PathBuf,
     asking: Option<Asking>,
-    /// One that was killed and has not ended yet.
-    dying: Option<Probe>,
     /// When the last probe began, on both clocks, and what it said, until that is recorded.
     times: Option<(u64, Duration)>,
     output: Vec<u8>,
@@ -40,7 +35,7 @@ pub struct Check {
 /// A probe that has not answered yet.
 #[derive(Debug)]
 struct Asking {
-    probe: Probe,
+    question: Question,
     began: Duration,
     at: u64,
 }
@@ -54,7 +49,6 @@ impl Check {
             .and_then(|json| serde_json::from_slice(&json).ok());
         let state = State::begin(&rules, left, now);
         Check {
-            name: name.clone(),
             rules,
             state,
             known: known.unwrap_or_else(|| Health {
@@ -63,67 +57,58 @@ impl Check {
                 failures: state.failures,
                 probes: Vec::new(),
             }),
-            file,
             asking: None,
-            dying: None,
             times: None,
             output: Vec::new(),
             shown: String::new(),
         }
     }
 
-    /// Asks the box. The error says why it cannot be asked, with the answer that this amounts to.
-    pub fn ask(&mut self, now: Duration) -> Result<BorrowedFd<'_>, Answer> {
-        self.bury();
-        if self.dying.is_some() {
-            // Whatever it waits for in the kernel, the box is behind it.
-            self.output = b"the last probe was killed, and does not end".to_vec();
-            return Err(Answer::Timeout);
+    /// Has the box asked. The error says why it cannot be asked, with the answer that this amounts to.
+    pub fn ask(&mut self, asker: &Asker, now: Duration) -> Result<(), Answer> {
+        let question = now.as_nanos() as Question;
+        if let Err(error) = asker.ask(question) {
+            self.output = ["cannot ask: ", &error.to_string()].concat().into_bytes();
+            return Err(Answer::Error);
         }
-        match Probe::start(&self.name) {
-            Ok(probe) => {
-                let asking = Asking {
-                    probe,
-                    began: now,
-                    at: wall_clock(),
-                };
-                Ok(self.asking.insert(asking).probe.process())
-            }
-            Err(error) => {
-                self.output = ["cannot ask: ", &error.to_string()].concat().into_bytes();
-                Err(Answer::Error)
-            }
-        }
+        self.asking = Some(Asking {
+            question,
+            began: now,
+            at: wall_clock(),
+        });
+        Ok(())
     }
 
-    /// What the box answered, if it has by now.
-    pub fn answer(&mut self) -> Option<Answer> {
-        self.bury();
-        let (answer, output) = self.asking.as_ref()?.probe.answer()?;
-        self.times = self.asking.take().map(|asking| (asking.at, asking.began));
+    /// The answer to a question, if that is the one that was asked and not given up since.
+    pub fn answered(
+        &mut self,
+        asker: &Asker,
+        question: Question,
+        answer: Answer,
+    ) -> Option<Answer> {
+        let output = asker.output();
+        let asking = self.asking.take_if(|asking| asking.question == question)?;
+        self.times = Some((asking.at, asking.began));
         self.output = output;
         Some(answer)
     }
 
     /// Gives up what is being asked.
-    pub fn cancel(&mut self) {
-        if let Some(Asking { probe, began, at }) = self.asking.take() {
-            probe.kill();
-            self.dying = Some(probe);
+    pub fn cancel(&mut self, asker: &Asker) -> Result<(), sys::Error> {
+        if let Some(Asking { began, at, .. }) = self.asking.take() {
             self.times = Some((at, began));
             self.output = b"no answer, and the probe itself hung".to_vec();
         }
+        asker.give_up()
     }
 
-    /// Waits a moment for the end of a probe that was given up.
-    pub fn await_end(&self) {
-        if let Some(probe) = &self.dying {
-            probe.wait();
-        }
-    }
-
-    /// Notes an answer, and writes it down for people.
-    pub fn record(&mut self, answer: Answer, now: Duration) -> io::Result<()> {
+    /// Notes an answer, and has it written down for people.
+    pub fn record(
+        &mut self,
+        asker: &Asker,
+        answer: Answer,
+        now: Duration,
+    ) -> Result<(), sys::Error> {
         let (at, began) = self.times.take().unwrap_or_else(|| (wall_clock(), now));
         let took = now.saturating_sub(began);
         if self.known.probes.len() == PROBES {
@@ -140,12 +125,15 @@ impl Check {
             self.known.state = self.state.condition;
             self.known.since = wall_clock();
         }
-        self.write()
+        self.write(asker)
     }
 
-    /// Writes it all down for people.
-    pub fn write(&self) -> io::Result<()> {
-        replace(&self.file, &self.known)
+    /// Has it all written down for people.
+    pub fn write(&self, asker: &Asker) -> Result<(), sys::Error> {
+        // Numbers and texts: there is nothing in it that JSON has no form for.
+        let mut json = serde_json::to_vec(&self.known).unwrap_or_default();
+        json.push(b'\n');
+        asker.write_down(&json)
     }
 
     /// What the last probe said, as one line of bounded length.
@@ -168,17 +156,6 @@ impl Check {
             .probes
             .last()
             .map_or("", |probe| probe.output.as_str())
-    }
-
-    /// Lets go of a killed probe that has ended.
-    fn bury(&mut self) {
-        if self
-            .dying
-            .as_ref()
-            .is_some_and(|probe| probe.answer().is_some())
-        {
-            self.dying = None;
-        }
     }
 }
 
