@@ -12,6 +12,8 @@
 //!
 //! A stop that comes after the call, and before the next supervisor has begun, is seen too: by the second
 //! `ExecStopPost=`, or else by `box-clean@NAME.service`, which systemd begins when it has done what it was asked for.
+//! A restart is seen by the former. One that comes when that has looked and systemd has not heard of its end, which is
+//! about a millisecond, is taken for the call, and gets the next supervisor of the same box.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -146,7 +148,7 @@ pub fn clean_again(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
     if !run_directory::is_left(name, &ending.invocation)? {
         return clean(name, ending);
     }
-    match is_heir_to_come(name) {
+    match is_heir_to_come(name, ending) {
         Ok(true) => Ok(Outcome::Done),
         Ok(false) => match claim(name)? {
             Some(directory) => remove(name, directory),
@@ -164,12 +166,18 @@ pub fn clean_again(name: &Name, ending: &Ending) -> Result<Outcome, Error> {
 
 /// Whether the supervisor that was called is still wanted. It is called if whoever was to do so has not come to it, and
 /// so is the one who cleans up when it is stopped before it has begun.
-fn is_heir_to_come(name: &Name) -> Result<bool, systemd::Error> {
+fn is_heir_to_come(name: &Name, ending: &Ending) -> Result<bool, CallError> {
     let manager = Manager::connect()?;
     match manager.pending_job(&name.unit())?.as_deref() {
         Some("stop") => return Ok(false),
+        // The call itself, unless it is known to be through.
+        Some("restart") if run_directory::is_called(name, &ending.invocation)? => {
+            return Ok(false);
+        }
         Some(_) => {}
-        None => manager.revive(&name.unit())?,
+        None => {
+            manager.revive(&name.unit())?;
+        }
     }
     manager.call_unit(&name.cleaner())?;
     Ok(true)
@@ -412,7 +420,9 @@ fn call_heir(
     }
     // Said before it is done: from then on the job of this call looks like somebody's wish for a restart.
     directory.leave(&ending.invocation)?;
-    manager.revive(&unit)?;
+    if manager.revive(&unit)? {
+        directory.call(&ending.invocation)?;
+    }
     Ok(true)
 }
 

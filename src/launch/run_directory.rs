@@ -35,6 +35,8 @@ pub const DEFINITION: &str = "definition.json";
 pub const ATTACH: &str = "attach";
 /// Name of the file that says that the box is left to the next supervisor.
 const LEFT: &str = "left";
+/// Name of the file that says that this supervisor has been called.
+const CALLED: &str = "called";
 /// Its name until the payload has been executed.
 const LAUNCHING: &str = "launching.json";
 
@@ -333,6 +335,16 @@ impl RunDirectory {
         self.write_file(LEFT, &invocation)
     }
 
+    /// Writes down that this run of its service has called the next supervisor: from now on the job of the call waits for
+    /// the service to come to rest.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`].
+    pub fn call(&self, invocation: &str) -> Result<(), Error> {
+        self.write_file(CALLED, &invocation)
+    }
+
     /// Removes the directory with all in it.
     ///
     /// # Errors
@@ -393,11 +405,23 @@ pub fn replace_text(path: &Path, text: &[u8]) -> io::Result<()> {
 ///
 /// [`Error::Directory`]: it is written down, and cannot be read.
 pub fn is_left(name: &Name, invocation: &str) -> Result<bool, Error> {
-    let path = Path::new(PARENT).join(name.as_str()).join(LEFT);
+    is_of(name, LEFT, invocation)
+}
+
+/// Whether this run of the service has [called](RunDirectory::call) the next supervisor.
+///
+/// # Errors
+///
+/// As [`is_left`].
+pub fn is_called(name: &Name, invocation: &str) -> Result<bool, Error> {
+    is_of(name, CALLED, invocation)
+}
+
+/// Whether a file of a box was written by this run of its service.
+fn is_of(name: &Name, file: &str, invocation: &str) -> Result<bool, Error> {
+    let path = Path::new(PARENT).join(name.as_str()).join(file);
     match read(&path) {
-        Ok(json) => {
-            Ok(serde_json::from_slice::<String>(&json).is_ok_and(|left_by| left_by == invocation))
-        }
+        Ok(json) => Ok(serde_json::from_slice::<String>(&json).is_ok_and(|by| by == invocation)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(source) => Err(Error::Directory {
             attempt: "read",

@@ -338,29 +338,54 @@ impl Manager {
     }
 
     /// Has a service whose `ExecStopPost=` runs start again as soon as that ends. `RestartSec=` and the start limit
-    /// are not asked, and the units that require it do not notice. Returns when systemd has begun with it.
+    /// are not asked, and the units that require it do not notice. Whether the job that waits for it is one of type `start`,
+    /// which becomes another if somebody wants something else; one of a busy systemd is of type `restart`.
     ///
     /// # Errors
     ///
     /// [`Error::Refused`] above all: at shutdown nothing is started.
-    pub fn revive(&self, unit: &str) -> Result<(), Error> {
+    pub fn revive(&self, unit: &str) -> Result<bool, Error> {
         let attempt = format!("revive {unit}");
         // It also forgets the failure, so that no `OnFailure=` is set off.
         self.reset_failed(unit)?;
+        // A service at rest must not be found waiting for its automatic restart, which restarts what requires it: a
+        // restart by hand forbids that as soon as systemd has begun with it. But its job could not be told from that of
+        // somebody who wants the service restarted, since systemd makes one of the two; that of a start can.
         let job: zbus::wire::OwnedObjectPath =
             self.bus
                 .call(&attempt, "RestartUnit", &(unit, "ignore-requirements"))?;
-        // A job that still waits when the service is at rest would find it waiting for its automatic restart, which
-        // restarts what requires it. systemd comes to it when nobody asks anything.
+        if !self.has_begun(&attempt, &job)? {
+            return Ok(false);
+        }
+        let id = job
+            .rsplit_once('/')
+            .and_then(|(_, id)| id.parse::<u32>().ok());
+        if let Some(id) = id {
+            let cancelled: Result<(), Error> = self.bus.call(&attempt, "CancelJob", &(id,));
+            match cancelled {
+                // It has ended meanwhile.
+                Ok(()) | Err(Error::Refused { .. } | Error::NoSuchUnit { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let _job: zbus::wire::OwnedObjectPath =
+            self.bus
+                .call(&attempt, "StartUnit", &(unit, "ignore-requirements"))?;
+        Ok(id.is_some())
+    }
+
+    /// Waits until systemd has begun with a job; false if it has not for a second. It comes to it when nobody asks
+    /// anything.
+    fn has_begun(&self, attempt: &str, job: &str) -> Result<bool, Error> {
         for _ in 0..REVIVAL_LOOKS {
-            match self.bus.properties(&attempt, job.as_str()) {
+            match self.bus.properties(attempt, job) {
                 Ok(job) if job.get::<String>("State") == "waiting" => {}
-                Ok(_) | Err(Error::Refused { .. }) => return Ok(()),
+                Ok(_) | Err(Error::Refused { .. }) => return Ok(true),
                 Err(error) => return Err(error),
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Runs the generators and reads all units again.

@@ -29,9 +29,11 @@ fn kill_the_supervisor() {
 fn a_killed_supervisor_is_replaced_and_the_box_lives_on() {
     ticking();
     let payload = pid("tick");
+    let since = status("tick")["payload"]["started"].clone();
     for _ in 0..2 {
         kill_the_supervisor();
         assert_eq!(pid("tick"), payload);
+        assert_eq!(status("tick")["payload"]["started"], since);
         let seen = printed("tick").len();
         wait_for("more output", || printed("tick").len() > seen + 2);
     }
@@ -141,7 +143,7 @@ fn supervisors_that_die_in_a_row_cost_the_box_nothing() {
 }
 
 /// A stop that comes when the next supervisor is called already, and has not begun: systemd then begins nothing, and
-/// nobody but those who called it can end the box.
+/// nobody but those who called it can end the box. A restart gives a new box.
 #[test]
 fn a_stop_between_two_supervisors_ends_the_box() {
     const HELD: &str = "ExecStopPost=/bin/sh -c 'until test -e /run/go-on; do sleep 0.1; done'\n";
@@ -164,23 +166,37 @@ fn a_stop_between_two_supervisors_ends_the_box() {
         stop(name);
     }
     let before = everything();
-    for name in ["early", "late"] {
+    for (name, operation) in [("early", "stop"), ("late", "stop"), ("early", "restart")] {
         start(name);
+        let payload = pid(name);
         must("rm -f /run/go-on");
         let supervisor = property(&unit(name), "MainPID");
         must(&format!("kill -KILL {supervisor}"));
+        let file = match name {
+            "early" => "called",
+            _ => "left",
+        };
         wait_for("the call", || {
-            sh(&format!("test -e /run/boxd/{name}/left")).status == 0
+            sh(&format!("test -e /run/boxd/{name}/{file}")).status == 0
         });
         let called = match name {
-            "early" => "restart",
+            "early" => "start",
             _ => "box-clean@late",
         };
         wait_for("the job of the call", || {
             must("systemctl list-jobs --no-legend").contains(called)
         });
-        must(&format!("systemctl stop --no-block box@{name}"));
+        must(&format!("systemctl {operation} --no-block box@{name}"));
         must("touch /run/go-on");
+        if operation == "restart" {
+            wait_for("another box", || {
+                property(&unit(name), "ActiveState") == "active"
+                    && sh(&format!("kill -0 {payload}")).status == 1
+            });
+            stop(name);
+            nothing_left(&before);
+            continue;
+        }
         wait_for_state(&unit(name), "inactive");
         nothing_left(&before);
         // There is nothing that a new box could trip over.
@@ -189,17 +205,87 @@ fn a_stop_between_two_supervisors_ends_the_box() {
     }
 }
 
-/// A journal that restarts does not take the box's output with it.
+/// A box needs nothing but its kernel. systemd that reads its units anew or is executed anew, a bus and a journal that
+/// are restarted or killed, a journal whose disk is full: afterwards the box and its supervisor are what they were, and
+/// its output goes on. Not a line comes twice, and only what a journal has taken and could not write is missing.
 #[test]
-fn output_goes_on_after_the_journal_restarts() {
-    ticking();
-    must("systemctl restart systemd-journald");
-    let seen = printed("tick").len();
-    wait_for("more output", || printed("tick").len() > seen + 5);
-    let ticks = printed("tick");
-    for (number, line) in ticks.iter().enumerate() {
-        assert_eq!(*line, format!("tick {number}"));
+fn a_box_does_not_notice_what_happens_around_it() {
+    const JOURNAL: &str = "/run/log/journal";
+    const CONFIGURATION: &str = "/run/systemd/journald.conf.d/volatile.conf";
+    write(
+        CONFIGURATION,
+        "[Journal]\nStorage=volatile\nRateLimitIntervalSec=0\n",
+    );
+    must(&format!(
+        "mkdir -p {JOURNAL}; mount -t tmpfs -o size=64m tmpfs {JOURNAL}; systemctl restart systemd-journald"
+    ));
+    define_script(
+        "calm",
+        "i=0; while :; do echo $i > /tmp/number; echo tick $i; i=$((i+1)); sleep 0.1; done",
+        "",
+    );
+    start("calm");
+    wait_for_line("calm", "tick 3");
+    let supervisor = property(&unit("calm"), "MainPID");
+    let payload = pid("calm");
+    let ticks = || -> Vec<u32> {
+        let numbers = printed("calm").into_iter().map(|line| {
+            let number = line.strip_prefix("tick ").expect("nothing else");
+            number.parse().expect("a number")
+        });
+        numbers.collect()
+    };
+    let mut lost = 0;
+    for (event, may_be_lost) in [
+        ("systemctl daemon-reload", 0),
+        ("systemctl daemon-reexec", 0),
+        ("systemctl restart dbus.service", 0),
+        ("systemctl kill --signal=KILL dbus.service", 0),
+        ("systemctl restart systemd-journald", 0),
+        // The one it is just writing.
+        ("systemctl kill --signal=KILL systemd-journald", 1),
+    ] {
+        must(event);
+        lost += may_be_lost;
+        let seen = ticks().last().copied().unwrap_or(0);
+        wait_for(&format!("output after {event}"), || {
+            ticks().last().is_some_and(|last| *last > seen + 5)
+        });
+        assert_eq!(property(&unit("calm"), "MainPID"), supervisor, "{event}");
+        assert_eq!(property(&unit("calm"), "ActiveState"), "active", "{event}");
     }
+    let all = ticks();
+    let missing = all.last().expect("some") + 1 - all.len() as u32;
+    assert!(missing <= lost, "{all:?}");
+    assert!(all.is_sorted_by(|a, b| a < b), "{all:?}");
+
+    sh(&format!("dd if=/dev/zero of={JOURNAL}/full bs=64k"));
+    assert_eq!(
+        must(&format!("df --output=avail {JOURNAL} | tail -n 1")).trim(),
+        "0"
+    );
+    // What it has set aside for the file it writes is of no use to it any more.
+    sh("journalctl --rotate");
+    let number = || -> u32 {
+        let number = must(&format!("cat /proc/{payload}/root/tmp/number"));
+        number.parse().unwrap_or(0)
+    };
+    let before = number();
+    wait_for("a box that goes on", || number() > before + 20);
+    must(&format!("rm {JOURNAL}/full"));
+    let seen = number();
+    wait_for("output after a full disk", || {
+        ticks().last().is_some_and(|last| *last > seen)
+    });
+    let all = ticks();
+    assert!(all.is_sorted_by(|a, b| a < b), "{all:?}");
+    assert_eq!(property(&unit("calm"), "MainPID"), supervisor);
+    assert_eq!(pid("calm"), payload);
+    stop("calm");
+    assert_eq!(property(&unit("calm"), "Result"), "success");
+    must(&format!(
+        "rm {CONFIGURATION}; umount --lazy {JOURNAL}; systemctl restart systemd-journald"
+    ));
 }
 
 /// What has it in its power to change a host is not in that of a supervisor, which reads what its box writes: not after
