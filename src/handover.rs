@@ -18,7 +18,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -373,6 +374,37 @@ impl Document {
 
 fn seals() -> SealFlag {
     SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
+}
+
+/// Where in the memfd [`FD_KEPT`] the supervisor that runs says of which version it is: a number of bytes, in eight
+/// bytes, then the text.
+const SIGNED_AT: u64 = 1024;
+
+/// What /proc calls that memfd.
+const KEPT_LINK: &str = "/memfd:box-kept (deleted)";
+
+/// Says in the memfd [`FD_KEPT`] which boxd this is.
+pub fn sign(kept: &File) -> io::Result<()> {
+    let version = env!("CARGO_PKG_VERSION").as_bytes();
+    let length = version.len() as u64;
+    kept.write_all_at(&[&length.to_ne_bytes(), version].concat(), SIGNED_AT)
+}
+
+/// Which boxd this process is of, if it is a supervisor that says so: not an earlier one, nor a box in the foreground.
+pub fn signed_by(pid: u32) -> Option<String> {
+    let kept = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .ok()?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| std::fs::read_link(path).is_ok_and(|link| link == Path::new(KEPT_LINK)))?;
+    let mut bytes = [0; 64];
+    let length = File::open(kept).ok()?.read_at(&mut bytes, SIGNED_AT).ok()?;
+    let (head, text) = bytes[..length].split_first_chunk()?;
+    let text = text.get(..usize::try_from(u64::from_ne_bytes(*head)).ok()?)?;
+    match text {
+        [] => None,
+        text => Some(version_shown(std::str::from_utf8(text).ok()?)),
+    }
 }
 
 /// An empty memfd for what changes.

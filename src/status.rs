@@ -212,6 +212,9 @@ pub struct Unit {
     pub since: Option<u64>,
     /// `MainPID`: the supervisor.
     pub supervisor: Option<u32>,
+    /// The version of boxd that it is of, while it runs; an upgrade replaces it under the box.
+    #[serde(default)]
+    pub supervisor_version: Option<String>,
     /// `StatusText`: what the supervisor said last.
     pub status_text: Option<String>,
     /// `ExecMainCode`: a `CLD_*` of waitid(2), 0 before the first end.
@@ -240,6 +243,9 @@ pub struct Payload {
     pub command: Option<String>,
     /// When it was started.
     pub started: u64,
+    /// The version of boxd that started it.
+    #[serde(default)]
+    pub started_by: String,
     /// The scope's unit name.
     pub scope: String,
     /// The scope's cgroup, absolute on the host.

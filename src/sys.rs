@@ -29,7 +29,7 @@ pub use exec::{exec_with_descriptors, place_descriptors};
 pub use interface::bring_loopback_up;
 pub use keyring::join_new_session_keyring;
 pub use landlock::{FileAccess, give_up_files};
-pub use memory::{give_memory_back, give_memory_back_early};
+pub use memory::{give_memory_back, give_memory_back_early, give_program_back};
 pub use mount::{MountAttributes, Propagation, mount_setattr};
 pub use passed::{FIRST_PASSED, take_passed};
 pub use pidfd::{Exit, exit_of, send_signal};

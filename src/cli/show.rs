@@ -203,8 +203,8 @@ pub fn page(status: &Status, output: &[String], clock: &Clock, look: Look) -> St
     }
     match status.runner {
         Some(Runner::Unit) => {
-            if let Some(pid) = status.unit.as_ref().and_then(|unit| unit.supervisor) {
-                page.entry("Supervisor", &pid.to_string());
+            if let Some(text) = supervisor(status) {
+                page.entry("Supervisor", &text);
             }
         }
         Some(Runner::Foreground) => page.entry("Supervisor", "boxctl run"),
@@ -254,6 +254,23 @@ pub fn page(status: &Status, output: &[String], clock: &Clock, look: Look) -> St
         }
     }
     result
+}
+
+/// The supervisor, with its version; that of who started the box where it is another.
+fn supervisor(status: &Status) -> Option<String> {
+    let unit = status.unit.as_ref()?;
+    let pid = unit.supervisor?;
+    let Some(version) = &unit.supervisor_version else {
+        return Some(pid.to_string());
+    };
+    let version = harmless(version);
+    Some(match &status.payload {
+        Some(payload) if payload.started_by != version => format!(
+            "{pid}, boxd {version}; the box was started by boxd {}",
+            harmless(&payload.started_by)
+        ),
+        _ => format!("{pid}, boxd {version}"),
+    })
 }
 
 /// The lines of a page: labels end at one column.

@@ -13,6 +13,7 @@ use crate::cgroup;
 use crate::definition::{self, Layers, LoadError};
 use crate::generation::{Found, NotInForce, Store};
 use crate::generator::{DROP_IN, is_known};
+use crate::handover;
 use crate::name::Name;
 use crate::running::{self, Running};
 use crate::systemd::{self, Manager, ScopeStatus, UnitStatus};
@@ -121,6 +122,7 @@ impl From<UnitStatus> for Unit {
             result: unit.result,
             since: Some(unit.state_change).filter(|since| *since > 0),
             supervisor: Some(unit.main_pid).filter(|pid| *pid > 0),
+            supervisor_version: handover::signed_by(unit.main_pid),
             status_text: Some(unit.status_text).filter(|text| !text.is_empty()),
             exit_code: unit.exec_main_code,
             exit_status: unit.exec_main_status,
@@ -309,6 +311,7 @@ fn payload(running: &Running) -> Payload {
                     .to_owned()
             }),
         started: document.started,
+        started_by: document.boxd.clone(),
         scope: document.scope.clone(),
         cgroup: document.cgroup.clone(),
         root: document.root.clone(),

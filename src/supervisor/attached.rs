@@ -229,3 +229,165 @@ fn has_left(socket: &OwnedFd) -> bool {
     let now = Timespec::default();
     matches!(poll(&mut fds, Some(&now)), Ok(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+    use rustix::pty::OpenptFlags;
+
+    use super::*;
+    use crate::handover;
+    use crate::journal::gate::Gate;
+    use crate::journal::native::Socket;
+    use crate::journal::relay::{Buffers, Descriptors, Sent, Style};
+    use crate::plan::Output;
+
+    struct Attachable {
+        directory: tempfile::TempDir,
+        attached: Attached,
+        terminal: Terminal,
+        stream: Stream,
+        output: io::PipeWriter,
+    }
+
+    fn seqpacket() -> OwnedFd {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .expect("makes a socket")
+    }
+
+    impl Attachable {
+        fn new() -> Attachable {
+            let directory = tempfile::tempdir().expect("makes a directory");
+            let listener = seqpacket();
+            let address = SocketAddrUnix::new(directory.path().join("attach")).expect("an address");
+            rustix::net::bind(&listener, &address).expect("binds");
+            rustix::net::listen(&listener, 64).expect("listens");
+            let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+            let master = rustix::pty::openpt(flags).expect("makes a terminal");
+            rustix::pty::unlockpt(&master).expect("unlocks");
+            let peer = Terminal::peer_of(&master).expect("opens");
+            let (pipe, output) = io::pipe().expect("makes a pipe");
+            let of_terminal = output.try_clone().expect("duplicates").into();
+            let memfd = || handover::memfd("test", c"test").expect("makes a memfd");
+            let descriptors = Descriptors {
+                pipe: pipe.into(),
+                inlet: memfd(),
+                outlet: memfd(),
+            };
+            let [style, _] = Style::of(&Output::default(), true);
+            Attachable {
+                directory,
+                attached: Attached::new(listener),
+                terminal: Terminal::adopt(master, peer, of_terminal).expect("adopts"),
+                stream: Stream::adopt("test", "tty", style, descriptors, Sent::default())
+                    .expect("adopts"),
+                output,
+            }
+        }
+
+        fn knock(&self) -> OwnedFd {
+            let socket = seqpacket();
+            let address = SocketAddrUnix::new(self.directory.path().join("attach"));
+            rustix::net::connect(&socket, &address.expect("an address")).expect("connects");
+            socket
+        }
+
+        fn accept(&mut self) {
+            self.attached.accept(&|_| Ok(()));
+        }
+
+        fn tend(&mut self) {
+            self.attached.tend(&self.terminal, &self.stream);
+        }
+
+        fn shows(&mut self, text: &[u8]) {
+            io::Write::write_all(&mut self.output, text).expect("writes");
+            // No journal takes it: it is read for all that.
+            let mut socket = Socket::to(self.directory.path().join("no-journal"));
+            let (mut buffers, mut gate) = (Buffers::default(), Gate::new(None));
+            self.stream
+                .pump(&mut socket, &mut buffers, &mut gate, &mut |_| Ok(()))
+                .expect("moves");
+        }
+    }
+
+    fn say(socket: &OwnedFd, request: &Request<'_>) {
+        let sent = rustix::net::send(socket, &request.encode(), SendFlags::NOSIGNAL);
+        sent.expect("sends");
+    }
+
+    fn hello(version: u8, from: u64) -> Request<'static> {
+        Request::Hello { version, from }
+    }
+
+    /// The next packet; empty at the end.
+    fn hears(socket: &OwnedFd) -> Result<Vec<u8>, Errno> {
+        let mut packet = vec![0; MESSAGE_MAX];
+        let (_, length) = rustix::net::recv(socket, &mut packet[..], RecvFlags::DONTWAIT)?;
+        packet.truncate(length);
+        Ok(packet)
+    }
+
+    #[track_caller]
+    fn is_refused(socket: &OwnedFd, words: &str) {
+        let packet = hears(socket).expect("is told something");
+        match Reply::decode(&packet) {
+            Some(Reply::Refused(why)) => assert!(why.contains(words), "{why}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(hears(socket), Ok(Vec::new()), "and let go");
+    }
+
+    #[test]
+    fn eight_are_let_in_and_who_leaves_makes_room() {
+        let mut it = Attachable::new();
+        let mut operators: Vec<OwnedFd> = (0..CLIENTS).map(|_| it.knock()).collect();
+        it.accept();
+        let late = it.knock();
+        it.accept();
+        is_refused(&late, "8 others are attached to it");
+        assert_eq!(it.attached.clients.len(), CLIENTS);
+        for operator in &operators {
+            assert_eq!(hears(operator), Err(Errno::AGAIN));
+        }
+        operators.pop();
+        let next = it.knock();
+        it.accept();
+        say(&next, &hello(VERSION, RECENT));
+        it.tend();
+        assert_eq!(hears(&next), Err(Errno::AGAIN));
+        assert_eq!(it.attached.clients.len(), CLIENTS);
+    }
+
+    #[test]
+    fn who_is_not_understood_is_let_go_and_no_other() {
+        let mut it = Attachable::new();
+        let operators = [(); 6].map(|()| it.knock());
+        it.accept();
+        let [good, newer, dumb, twice, noise, silent] = &operators;
+        say(good, &hello(VERSION, RECENT));
+        say(newer, &hello(VERSION + 1, RECENT));
+        say(dumb, &Request::Input(b"rm -rf /\n"));
+        say(twice, &hello(VERSION, RECENT));
+        say(twice, &hello(VERSION, RECENT));
+        rustix::net::send(noise, b"?", SendFlags::NOSIGNAL).expect("sends");
+        it.tend();
+        is_refused(newer, "another version of the protocol");
+        for gone in [dumb, twice, noise] {
+            assert_eq!(hears(gone), Ok(Vec::new()));
+        }
+        it.shows(b"hello\r\n");
+        it.tend();
+        let packet = hears(good).expect("is shown something");
+        let (at, bytes) = (0, &b"hello\r\n"[..]);
+        assert_eq!(Reply::decode(&packet), Some(Reply::Output { at, bytes }));
+        // Who has not said hello is shown nothing.
+        assert_eq!(hears(silent), Err(Errno::AGAIN));
+        assert_eq!(it.attached.clients.len(), 2);
+        it.attached.part(&it.stream, 7);
+        let packet = hears(good).expect("is told of the end");
+        assert_eq!(Reply::decode(&packet), Some(Reply::Ended(7)));
+        assert_eq!(hears(silent), Ok(Vec::new()));
+    }
+}

@@ -109,6 +109,7 @@ pub fn receive() -> Result<Received, Error> {
         }
     };
     let kept = record.load()?;
+    record.sign();
     // A supervisor that had seen the end of the box may have been killed while it tidied up.
     if pidfd.is_none() && kept.exit.is_none() {
         return Err(Error::Missing(handover::FD_PROCESS));

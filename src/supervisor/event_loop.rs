@@ -46,6 +46,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Nothing is to be done for so long.
 const LONG: Duration = Duration::from_secs(5);
 
+/// Between two times that free memory is given back: a supervisor that passes on line by line needs the same again.
+const GIVE_BACK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether a reload is still waited for that an upgrade waits for.
+const RELOAD_LOOK: Duration = Duration::from_secs(1);
+
 /// systemd's time for the start ends so much later than that of the box: what was waited for is said first.
 const AFTER_US: Duration = Duration::from_millis(500);
 
@@ -153,6 +159,10 @@ pub struct EventLoop {
     kill_again: Option<Duration>,
     look_again: Option<Duration>,
     tell_again: Option<Duration>,
+    /// The supervisor that is installed is to take over then.
+    pass_on: Option<Duration>,
+    /// When free memory was given back last.
+    gave_back: Duration,
     watchdog: Option<(Duration, Duration)>,
     idle: Option<Idle>,
     notifications: Notifications,
@@ -193,7 +203,8 @@ impl EventLoop {
             Some(microseconds) => Some(Duration::from_micros(microseconds)),
             None => received.document.watchdog,
         };
-        let notifications = Notifications::of(received.record.load_status(), interval);
+        let status = received.record.load_status();
+        let notifications = Notifications::of(status, interval, kept.reloading);
         let event_loop = EventLoop {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(Error::Wait)?,
             memory_limit: scope.memory_limit(),
@@ -220,6 +231,8 @@ impl EventLoop {
             kill_again: None,
             look_again: None,
             tell_again: None,
+            pass_on: None,
+            gave_back: Duration::ZERO,
             watchdog: notify::watchdog_interval()
                 .map(|interval| interval / 2)
                 .map(|interval| (interval, now + interval)),
@@ -272,6 +285,7 @@ impl EventLoop {
             self.relay();
             self.tend_attached();
             self.on_time();
+            self.pass_on_in_time()?;
             if let Some(status) = self.finished {
                 self.part_from_attached(status);
                 self.last_word();
@@ -326,6 +340,9 @@ impl EventLoop {
             self.told(notify::extend_timeout(left + AFTER_US));
         } else if self.state.ready {
             self.tell_ready();
+            if self.received.kept.reloading {
+                self.told(notify::reloading(now()));
+            }
         }
         let Kept {
             errno, exit_status, ..
@@ -348,6 +365,7 @@ impl EventLoop {
             self.kill_again,
             self.look_again,
             self.tell_again,
+            self.pass_on,
             self.gate.until().filter(|_| self.unreported() != (0, 0)),
             self.watchdog.map(|(_, at)| at),
             self.idle.as_ref().map(Idle::next),
@@ -358,6 +376,7 @@ impl EventLoop {
         .chain(self.next_of_notifications())
         .flatten()
         .min();
+        let next = self.give_memory_back(next);
         let timeout = match next {
             None => EpollTimeout::NONE,
             Some(at) => {
@@ -366,10 +385,6 @@ impl EventLoop {
                 EpollTimeout::try_from(wait.min(1 << 30) as i32).unwrap_or(EpollTimeout::ZERO)
             }
         };
-        // Before a sleep of some length: a supervisor that works needs the same memory again at once.
-        if next.is_none_or(|at| at.saturating_sub(now()) >= LONG) {
-            sys::give_memory_back();
-        }
         let mut events = [EpollEvent::empty(); SOURCES.len()];
         let count = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
@@ -381,6 +396,26 @@ impl EventLoop {
             happened[event.data() as usize] = true;
         }
         Ok(happened)
+    }
+
+    /// Before a sleep of some length; when to wake up. While much happens it is done now and then, and once more when
+    /// it is over.
+    fn give_memory_back(&mut self, next: Option<Duration>) -> Option<Duration> {
+        let now = now();
+        if next.is_some_and(|at| at.saturating_sub(now) < LONG) {
+            return next;
+        }
+        let again = self.gave_back + GIVE_BACK_AGAIN;
+        if now < again {
+            return Some(again);
+        }
+        if self.gave_back.is_zero() {
+            // Reading the hand-over, and putting up walls, takes more of it than all that comes.
+            sys::give_program_back();
+        }
+        self.gave_back = now;
+        sys::give_memory_back();
+        next
     }
 
     fn happened(&mut self, source: Source) -> Result<(), Error> {
@@ -402,7 +437,7 @@ impl EventLoop {
             Source::Signals => {
                 while let Some(signal) = self.signals.read_signal().map_err(Error::Signals)? {
                     if signal.ssi_signo == Signal::SIGUSR1 as u32 {
-                        self.pass_on()?;
+                        self.pass_on = Some(now());
                     } else if signal.ssi_signo == Signal::SIGTERM as u32
                         || signal.ssi_signo == Signal::SIGINT as u32
                     {
@@ -585,6 +620,20 @@ impl EventLoop {
         {
             self.trouble(["its first process cannot be killed: ", &error.to_string()].concat());
         }
+    }
+
+    /// An upgrade waits for a reload that somebody waits for: the next supervisor could not tell them of its end.
+    fn pass_on_in_time(&mut self) -> Result<(), Error> {
+        let now = now();
+        if self.pass_on.is_none_or(|at| now < at) {
+            return Ok(());
+        }
+        if self.is_reload_waited_for() {
+            self.pass_on = Some(now + RELOAD_LOOK);
+            return Ok(());
+        }
+        self.pass_on = None;
+        self.pass_on()
     }
 
     /// Becomes the supervisor that is installed now. One that is about to end anyway ends.

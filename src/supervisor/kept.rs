@@ -6,7 +6,8 @@
 //! words, which are zero until it writes them.
 //!
 //! The box's own words for `systemctl status` stand behind the record, in the same page, with their length before them.
-//! They are written when they change, by one write as well.
+//! They are written when they change, by one write as well. Between the two stands of which version the supervisor is,
+//! see [`handover::sign`].
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -16,11 +17,11 @@ use std::time::Duration;
 use super::health;
 use super::notification::STATUS_MAX;
 use super::policy::{Exit, Failure, Killed};
-use crate::handover::{Error, FD_KEPT, VERSION, memfd};
+use crate::handover::{self, Error, FD_KEPT, VERSION, memfd};
 use crate::health::State as Condition;
 use crate::journal::relay::Sent;
 
-const WORDS: usize = 28;
+const WORDS: usize = 29;
 
 /// Where the status of the box stands.
 const STATUS_AT: u64 = 2048;
@@ -66,6 +67,8 @@ pub struct Kept {
     pub exit_status: Option<u8>,
     /// It was the box that said that it ends, and nobody has asked for it.
     pub leaving: bool,
+    /// The box has said `RELOADING=1`, and not yet that it is done.
+    pub reloading: bool,
 }
 
 /// The memfd of a [`Kept`].
@@ -145,6 +148,11 @@ impl Record {
             })
     }
 
+    /// Says of which version the supervisor is that has it now. That is only shown, to whoever wants to know.
+    pub fn sign(&self) {
+        let _ = handover::sign(&self.0);
+    }
+
     /// The memfd, to be stored under [`FD_KEPT`].
     pub fn file(&self) -> &File {
         &self.0
@@ -206,6 +214,7 @@ fn encode(kept: &Kept) -> [u64; WORDS] {
         optional(kept.errno.map(u64::from)),
         optional(kept.exit_status.map(u64::from)),
         kept.leaving.into(),
+        kept.reloading.into(),
     ]
 }
 
@@ -242,6 +251,7 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
         errno,
         exit_status,
         leaving,
+        reloading,
     ] = words;
     if version != u64::from(VERSION) {
         return Err(Error::Version {
@@ -312,6 +322,7 @@ fn decode(words: &[u64; WORDS]) -> Result<Kept, Error> {
         errno: errno.checked_sub(1).map(|errno| errno as u32),
         exit_status: exit_status.checked_sub(1).map(|status| status as u8),
         leaving: leaving != 0,
+        reloading: reloading != 0,
     })
 }
 
@@ -360,6 +371,7 @@ mod tests {
             errno: Some(0),
             exit_status: Some(255),
             leaving: true,
+            reloading: true,
         };
         record.save(&kept).expect("saves");
         assert_eq!(record.load().expect("loads"), kept);
@@ -395,12 +407,28 @@ mod tests {
             "again",
         ] {
             record.save_status(status).expect("saves");
+            record.sign();
             record.save(&kept).expect("saves");
             assert_eq!(record.load_status(), status);
             assert_eq!(record.load().expect("loads"), kept);
         }
         let length = record.file().metadata().expect("measures").len();
         assert!(length <= 4096, "{length}");
+    }
+
+    #[test]
+    fn a_supervisor_says_of_which_version_it_is() {
+        assert_eq!(handover::signed_by(std::process::id()), None);
+        let record = Record::create().expect("makes");
+        assert_eq!(handover::signed_by(std::process::id()), None);
+        record.sign();
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        assert_eq!(handover::signed_by(std::process::id()), Some(version));
+        for strange in [&[255; 64][..], b"\x02\0\0\0\0\0\0\0\xff\xff", b"\x02\0"] {
+            record.0.set_len(0).expect("empties");
+            record.0.write_all_at(strange, 1024).expect("writes");
+            assert_eq!(handover::signed_by(std::process::id()), None);
+        }
     }
 
     #[test]

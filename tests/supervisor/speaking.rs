@@ -9,6 +9,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use boxd::handover;
+use boxd::supervisor::notification::REQUEST;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -286,6 +287,83 @@ fn a_flood_of_messages_is_dammed_and_nothing_of_it_is_lost() {
         Some(0)
     );
     assert!(talker.bench.processes().is_empty());
+}
+
+/// A box that reloads is shown as reloading by the next supervisor too. An upgrade waits as long as somebody waits for
+/// the end of a reload, since nobody could tell them of it then.
+#[test]
+fn an_upgrade_waits_for_a_reload_and_an_heir_knows_of_one() {
+    let mut talker = Speaking::begin(Payload::new(""));
+    let taken_over = |talker: &Speaking| {
+        let entries = talker.bench.entries.iter();
+        entries
+            .filter(|entry| entry.contains("supervision was taken over"))
+            .count()
+    };
+    talker.say("READY=1");
+    talker.until_told(0, &["READY=1"]);
+    // By its own will.
+    talker.say("RELOADING=1");
+    talker.until_told(0, &["RELOADING=1"]);
+    for upgrade in [false, true] {
+        let told = talker.bench.told.len();
+        match upgrade {
+            false => talker.replace(),
+            true => talker.signal(Signal::SIGUSR1),
+        }
+        talker.until_told(told, &["READY=1", "RELOADING=1"]);
+    }
+    let told = talker.bench.told.len();
+    talker.say("READY=1");
+    talker.until_told(told, &["READY=1"]);
+    let told = talker.bench.told.len();
+    talker.replace();
+    talker.say("STATUS=done");
+    talker.until_told(told, &["READY=1", "STATUS=done"]);
+    assert!(!talker.bench.told[told..].contains(&"RELOADING=1".to_owned()));
+
+    // This process is in the cgroup of the supervisor, as `boxd reload` is.
+    let ask = |talker: &Speaking| {
+        let socket = UnixDatagram::unbound().expect("makes a socket");
+        socket.connect(talker.file("speak")).expect("connects");
+        let (answers, end) = io::pipe().expect("makes a pipe");
+        let request = std::str::from_utf8(REQUEST).expect("is text");
+        send_with_fd(&socket, request, &end);
+        answers
+    };
+    let mut answers = ask(&talker);
+    let mut byte = [0];
+    answers.read_exact(&mut byte).expect("the request stands");
+    let told = talker.bench.told.len();
+    talker.say("RELOADING=1");
+    talker.until_told(told, &["RELOADING=1"]);
+    let before = taken_over(&talker);
+    talker.signal(Signal::SIGUSR1);
+    talker.say("STATUS=still at it");
+    talker.until_told(told, &["STATUS=still at it"]);
+    assert_eq!(taken_over(&talker), before);
+    talker.say("READY=1");
+    answers.read_exact(&mut byte).expect("it is done");
+    wait_for("the upgrade", || {
+        talker.bench.take();
+        taken_over(&talker) > before
+    });
+
+    // Nobody waits for who has given up.
+    let mut answers = ask(&talker);
+    answers.read_exact(&mut byte).expect("the request stands");
+    drop(answers);
+    let before = taken_over(&talker);
+    talker.signal(Signal::SIGUSR1);
+    wait_for("the upgrade", || {
+        talker.bench.take();
+        taken_over(&talker) > before
+    });
+    terminate(&talker.supervisor);
+    assert_eq!(
+        talker.bench.until_end(&mut talker.supervisor).code(),
+        Some(0)
+    );
 }
 
 /// A line of which a part was read when its supervisor was killed or replaced is one line, whole and once.

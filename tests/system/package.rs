@@ -1,8 +1,8 @@
 //! The package: what it brings, and what it leaves when it goes.
 
 use crate::guest::{
-    define_script, journal, must, pid, property, sh, start, unit, wait_for, wait_for_line,
-    wait_for_state,
+    define_script, journal, must, pid, property, sh, start, status, stop, unit, wait_for,
+    wait_for_line, wait_for_state,
 };
 
 /// An upgrade is no reason to stop a box: the new supervisor takes the old one's place.
@@ -18,11 +18,34 @@ fn an_upgrade_leaves_boxes_running_under_the_new_supervisor() {
     let supervisor = property(&unit("web"), "MainPID");
     let program = |pid: &str| must(&format!("stat -L -c %i /proc/{pid}/exe"));
     let before = program(&supervisor);
+    // One that is not ready yet is upgraded too.
+    define_script(
+        "young",
+        "until [ -e /tmp/go ]; do sleep 0.2; done; systemd-notify --ready; exec sleep infinity",
+        "ready.when = 'notify'\nready.timeout = '1h'",
+    );
+    must("systemctl daemon-reload; systemctl start --no-block box@young");
+    wait_for("its supervisor", || {
+        property(&unit("young"), "StatusText").starts_with("starting")
+    });
+    let young = property(&unit("young"), "MainPID");
     must("dpkg -i /payload/boxd_*.deb");
     wait_for("the new supervisor", || {
         let now = property(&unit("web"), "MainPID");
         now != "0" && program(&now) != before
     });
+    wait_for("the other new supervisor", || program(&young) != before);
+    assert_eq!(property(&unit("young"), "ActiveState"), "activating");
+    must("boxctl exec young -- touch /tmp/go");
+    wait_for_state(&unit("young"), "active");
+    stop("young");
+    let version = must("boxctl --version");
+    let version = version.split(' ').next_back().expect("a version");
+    wait_for("the version", || {
+        status("web")["unit"]["supervisor-version"] == version
+    });
+    assert_eq!(status("web")["payload"]["started-by"], version);
+    assert!(must("boxctl status web").contains(&format!(", boxd {version}\n")));
     assert_eq!(property(&unit("web"), "ActiveState"), "active");
     assert_eq!(property(&unit("web"), "NRestarts"), "0");
     assert_eq!(pid("web"), payload);

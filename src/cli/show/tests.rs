@@ -63,6 +63,7 @@ fn running() -> Status {
             result: "success".to_owned(),
             since: Some(NOW - 123 * SECOND),
             supervisor: Some(812),
+            supervisor_version: Some("1.2.0".to_owned()),
             status_text: Some("Running".to_owned()),
             restarts: 2,
             ..Unit::default()
@@ -71,6 +72,7 @@ fn running() -> Status {
             pid: 815,
             command: Some("nginx".to_owned()),
             started: NOW - 123 * SECOND,
+            started_by: "1.1.9".to_owned(),
             scope: "box-web.scope".to_owned(),
             cgroup: "/sys/fs/cgroup/box.slice/box-web.scope".into(),
             root: "/srv/web".to_owned(),
@@ -215,6 +217,7 @@ fn foreground() -> Status {
             pid: 999,
             command: Some("sh\x1b[2J".to_owned()),
             started: NOW - 5 * SECOND,
+            started_by: "1.2.0".to_owned(),
             scope: "box-try.scope".to_owned(),
             cgroup: "/sys/fs/cgroup/unified/boxd-try".into(),
             root: "host".to_owned(),

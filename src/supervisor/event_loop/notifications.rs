@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
 use nix::sys::signal::{SigSet, Signal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{AFTER_US, EventLoop, Source, blocked, now};
 use crate::plan::ReadyWhen;
@@ -30,7 +31,7 @@ const AT_MOST: u32 = 64;
 /// After so long a box that has said too much is listened to again.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Reloads that wait at the same time. systemd has one; one that has given up is not noticed, and makes room.
+/// Reloads that wait at the same time. systemd has one; one that has given up is mostly not noticed, and makes room.
 const WAITING_MAX: usize = 8;
 
 /// Between two changes of the status.
@@ -64,10 +65,12 @@ struct Waiting {
 }
 
 impl Notifications {
-    /// Of a box with this status of its own, whose watchdog wants to be fed so often; never, if that is zero.
-    pub(super) fn of(status: String, interval: Option<Duration>) -> Notifications {
+    /// Of a box with this status of its own, whose watchdog wants to be fed so often, never, if that is zero; and which
+    /// has said that it reloads, and not yet that it is done.
+    pub(super) fn of(status: String, interval: Option<Duration>, reloading: bool) -> Notifications {
         Notifications {
             status,
+            reloading,
             interval: interval.filter(|interval| !interval.is_zero()),
             ..Notifications::default()
         }
@@ -206,6 +209,7 @@ impl EventLoop {
                 waiting.begun = true;
             }
             if !std::mem::replace(&mut self.notifications.reloading, true) {
+                self.keep(|kept| kept.reloading = true);
                 self.told(notify::reloading(now));
             }
         }
@@ -214,6 +218,7 @@ impl EventLoop {
                 by: ReadyWhen::Notify,
             });
             if std::mem::take(&mut self.notifications.reloading) {
+                self.keep(|kept| kept.reloading = false);
                 self.tell_ready();
                 let waiting = std::mem::take(&mut self.notifications.waiting);
                 let (done, waiting): (Vec<_>, Vec<_>) =
@@ -247,6 +252,13 @@ impl EventLoop {
         if self.notifications.status_due.is_some_and(|due| due <= now) {
             self.tell_status();
         }
+    }
+
+    /// Whether a `boxd reload` waits for the box to be done, and has not given up.
+    pub(super) fn is_reload_waited_for(&mut self) -> bool {
+        let waiting = &mut self.notifications.waiting;
+        waiting.retain(|waiting| has_reader(&waiting.pipe));
+        !waiting.is_empty()
     }
 
     pub(super) fn tell_ready(&mut self) {
@@ -368,4 +380,11 @@ impl EventLoop {
             }
         }
     }
+}
+
+/// Whether somebody holds the other end of a pipe.
+fn has_reader(pipe: &File) -> bool {
+    let mut fds = [PollFd::new(pipe, PollFlags::empty())];
+    let at_once = Timespec::default();
+    !matches!(poll(&mut fds, Some(&at_once)), Ok(1)) || !fds[0].revents().contains(PollFlags::ERR)
 }
