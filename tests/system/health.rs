@@ -86,6 +86,8 @@ fn a_box_is_ready_once_healthy_and_started_again_when_unhealthy() {
     inside("well", "rm /tmp/well");
     wait_for_state(&unit("well"), "failed");
     assert_eq!(property(&unit("well"), "ExecMainStatus"), "254");
+    let page = sh("boxctl status --json well").out;
+    assert!(page.contains("\"result\": \"health\""), "{page}");
     must("systemctl reset-failed");
 
     definition("stop");

@@ -210,28 +210,39 @@ fn a_box_that_does_not_become_ready_fails_its_start() {
 /// watchdog too; when that bites, the box does not notice.
 #[test]
 fn a_watchdog_ends_a_box_that_hangs_and_no_other() {
-    define_script(
-        "dog",
-        "echo \"$WATCHDOG_PID $$ $WATCHDOG_USEC\"; i=0\n\
-         while [ $i -lt 4 ]; do systemd-notify WATCHDOG=1; i=$((i+1)); sleep 3; done\n\
-         echo hangs; sleep 1000",
-        "[watchdog]\ntimeout = '10s'\n[restart]\npolicy = 'on-watchdog'\ndelay = '10min'\n",
-    );
+    // The second one is watched by the next supervisor.
+    for name in ["dog", "cub"] {
+        define_script(
+            name,
+            "echo \"$WATCHDOG_PID $$ $WATCHDOG_USEC\"; i=0\n\
+             while [ $i -lt 4 ]; do systemd-notify WATCHDOG=1; i=$((i+1)); sleep 3; done\n\
+             echo hangs; sleep 1000",
+            "[watchdog]\ntimeout = '10s'\n[restart]\npolicy = 'on-watchdog'\ndelay = '10min'\n",
+        );
+    }
     must("systemctl daemon-reload");
-    start("dog");
-    wait_for_line("dog", "1 1 10000000");
-    wait_for_line("dog", "hangs");
-    assert_eq!(property(&unit("dog"), "NRestarts"), "0");
-    wait_for("the watchdog", || {
-        property(&unit("dog"), "SubState") == "auto-restart"
-    });
-    assert_eq!(property(&unit("dog"), "Result"), "watchdog");
-    let said = journal("dog");
-    assert!(
-        said.contains("box dog did not feed its watchdog in time"),
-        "{said}"
-    );
-    stop("dog");
+    must("systemctl start box@dog box@cub");
+    wait_for_line("cub", "1 1 10000000");
+    let supervisor = property(&unit("cub"), "MainPID");
+    must(&format!("kill -KILL {supervisor}"));
+    for name in ["dog", "cub"] {
+        wait_for_line(name, "1 1 10000000");
+        wait_for_line(name, "hangs");
+        assert_eq!(property(&unit(name), "NRestarts"), "0");
+        wait_for("the watchdog", || {
+            property(&unit(name), "SubState") == "auto-restart"
+        });
+        assert_eq!(property(&unit(name), "Result"), "watchdog");
+        let said = journal(name);
+        assert!(
+            said.contains(&format!("box {name} did not feed its watchdog in time")),
+            "{said}"
+        );
+        let page = sh(&format!("boxctl status --json {name}")).out;
+        assert!(page.contains("\"result\": \"watchdog\""), "{page}");
+        stop(name);
+    }
+    assert!(journal("cub").contains("supervision was taken over"));
 
     define_script(
         "trap",

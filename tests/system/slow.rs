@@ -8,6 +8,7 @@ use crate::guest::{
     define, define_script, everything, inside, journal, must, nothing_left, property, sh, start,
     status, stop, unit, wait_for, wait_for_state,
 };
+use crate::terminal::Operator;
 
 /// A host that boots starts all its boxes at the same moment: all come up, none shares an id.
 #[test]
@@ -113,8 +114,8 @@ fn a_launch_killed_at_any_moment_leaves_nothing() {
     assert_eq!(property(&unit("web"), "ActiveState"), "active");
 }
 
-/// A Debian with systemd as its own pid 1: it comes up without a failed unit, has its part of the cgroup tree and a
-/// journal to itself, and ends and comes back as it wishes itself.
+/// A Debian with systemd as its own pid 1: it comes up without a failed unit, has its part of the cgroup tree, a
+/// journal and a console to itself, and ends and comes back as it wishes itself.
 #[test]
 fn a_box_boots_a_debian_of_its_own() {
     must(
@@ -128,7 +129,7 @@ fn a_box_boots_a_debian_of_its_own() {
     );
     define(
         "debian",
-        "command = ['/sbin/init']\nprofile = 'system'\n[root]\ndirectory = '/srv/debian'\n[stop]\ntimeout = '10min'\n\
+        "command = ['/sbin/init']\nprofile = 'system'\ntty = true\n[root]\ndirectory = '/srv/debian'\n[stop]\ntimeout = '10min'\n\
          [credentials]\ngreeting = { file = '/srv/greeting' }",
     );
     must("umask 077; printf hello > /srv/greeting; systemctl daemon-reload");
@@ -186,6 +187,17 @@ fn a_box_boots_a_debian_of_its_own() {
     wait_for("its journal", || {
         inside("debian", "journalctl -t inner -o cat --no-pager").contains("its-own-journal")
     });
+
+    // Its console is a terminal at which one logs in, as at any machine's.
+    let mut operator = Operator::attach("debian");
+    operator.sees("login: ");
+    operator.types("root\r");
+    operator.sees("# ");
+    operator.types("echo at $(tty) as $(id -un), $((6 * 7))\r");
+    operator.sees("at /dev/console as root, 42");
+    operator.types("exit\r");
+    operator.sees("login: ");
+    drop(operator);
 
     // A reboot is another life, whatever [restart] says; nothing of the first is left.
     let _ = sh("boxctl exec debian -- systemctl reboot");

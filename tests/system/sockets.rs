@@ -1,7 +1,7 @@
 //! Sockets start a box, outlive it, and are its own.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +24,9 @@ servers = [socket.socket(fileno=fd) for fd in range(3, 3 + count)]
 for server in servers: server.setblocking(False)
 while not stop:
     for server in select.select(servers, [], [], 0.5)[0]:
+        if server.type == socket.SOCK_DGRAM:
+            print("heard", server.recv(100).decode(), flush=True)
+            continue
         try: taken, _ = server.accept()
         except BlockingIOError: continue
         taken.setblocking(True)
@@ -58,7 +61,8 @@ fn the_first_connection_starts_the_box_which_finds_its_sockets_and_nothing_else(
     define_server(
         "start-at-boot = true\n\
          [[socket]]\nstream = '/run/web/control'\nname = 'control'\nmode = '0600'\n\
-         [[socket]]\nstream = ['127.0.0.1:8080', '127.0.0.2:8080']\nname = 'http'\n",
+         [[socket]]\nstream = ['127.0.0.1:8080', '127.0.0.2:8080']\nname = 'http'\n\
+         [[socket]]\ndatagram = '127.0.0.1:8080'\nname = 'log'\n",
     );
     assert!(property("sockets.target", "Wants").contains("box@web.socket"));
     assert!(!property("multi-user.target", "Wants").contains("box@web"));
@@ -68,8 +72,13 @@ fn the_first_connection_starts_the_box_which_finds_its_sockets_and_nothing_else(
     assert_eq!(must("stat -c %a /run/web/control"), "600");
     assert_eq!(ask(8080).expect("an answer"), "hello");
     assert_eq!(property(&unit("web"), "ActiveState"), "active");
-    let given = "given 1 control:http:http [0, 1, 2, 3, 4, 5]";
+    let given = "given 1 control:http:http:log [0, 1, 2, 3, 4, 5, 6]";
     wait_for_line("web", given);
+    let datagram = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    datagram
+        .send_to(b"hello", "127.0.0.1:8080")
+        .expect("is sent");
+    wait_for_line("web", "heard hello");
     let mut line = String::new();
     let control = UnixStream::connect("/run/web/control").expect("a connection");
     BufReader::new(control)

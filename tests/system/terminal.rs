@@ -32,7 +32,7 @@ done
 "#;
 
 /// A person at a terminal, with a command on it.
-struct Operator {
+pub struct Operator {
     terminal: File,
     other_side: OwnedFd,
     child: Child,
@@ -67,19 +67,20 @@ impl Operator {
         }
     }
 
-    fn attach(name: &str) -> Operator {
+    #[track_caller]
+    pub fn attach(name: &str) -> Operator {
         let mut operator = Operator::new(40, 100, &["boxctl", "attach", name]);
         operator.sees(&format!("attached to box {name}"));
         operator
     }
 
-    fn types(&mut self, text: &str) {
+    pub fn types(&mut self, text: &str) {
         self.terminal.write_all(text.as_bytes()).expect("typed");
     }
 
     /// Waits until this has been shown since it was looked for last.
     #[track_caller]
-    fn sees(&mut self, text: &str) {
+    pub fn sees(&mut self, text: &str) {
         let mut buffer = [0; 4096];
         wait_for(&format!("{text:?} on the terminal"), || {
             while let Ok(length @ 1..) = self.terminal.read(&mut buffer) {
@@ -129,6 +130,16 @@ fn is_cooked(modes: &Termios) -> bool {
     use rustix::termios::LocalModes;
     let cooked = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
     modes.local_modes.contains(cooked)
+}
+
+/// A connection to the terminal of a box, by nobody who says anything.
+fn knock(name: &str) -> OwnedFd {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
+    let door = format!("/run/boxd/{name}/attach");
+    let address = SocketAddrUnix::new(door).expect("an address");
+    let knock = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).expect("a socket");
+    connect(&knock, &address).expect("connects");
+    knock
 }
 
 /// A box has a terminal of its own, whose lines are in the journal as others are. Operators attach to it together,
@@ -188,6 +199,14 @@ fn operators_share_the_terminal_of_a_box_and_leave_it() {
     assert_eq!(second.ends(), 128 + 15);
     assert!(is_cooked(&second.modes()));
 
+    // There is room for eight. A ninth is told so, and comes in when one of them has left.
+    let crowd: Vec<OwnedFd> = (0..8).map(|_| knock("talk")).collect();
+    let said = refused("boxctl attach talk </dev/null");
+    assert!(
+        said.contains("cannot attach to box talk: 8 others are attached to it"),
+        "{said}"
+    );
+    drop(crowd);
     let mut last = Operator::new(
         24,
         80,
