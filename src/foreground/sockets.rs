@@ -8,9 +8,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use nix::sys::socket::{SetSockOpt, setsockopt, sockopt};
-use nix::unistd::{Gid, Group, Uid, User};
+use nix::unistd::{Gid, Uid};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{
@@ -283,27 +284,26 @@ impl Attempt<'_> {
     }
 
     fn user(&self, account: &str) -> Result<(Uid, Option<Gid>), Error> {
-        let found = match account.parse::<u32>() {
-            Ok(uid) => {
-                let found = User::from_uid(Uid::from_raw(uid)).ok().flatten();
-                return Ok((Uid::from_raw(uid), found.map(|user| user.gid)));
-            }
-            Err(_) => User::from_name(account),
-        };
-        found
+        // NAME:PASSWORD:UID:GID:…
+        let found = database_entry("passwd", account);
+        let number = |field: usize| found.as_ref()?.get(field)?.parse().ok();
+        let group = number(3).map(Gid::from_raw);
+        account
+            .parse()
             .ok()
-            .flatten()
-            .map(|user| (user.uid, Some(user.gid)))
+            .or_else(|| number(2))
+            .map(|user| (Uid::from_raw(user), group))
             .ok_or_else(|| self.no_account("user", account))
     }
 
     fn group(&self, account: &str) -> Result<Gid, Error> {
-        if let Ok(gid) = account.parse::<u32>() {
-            return Ok(Gid::from_raw(gid));
-        }
-        let found = Group::from_name(account).ok().flatten();
-        found
-            .map(|group| group.gid)
+        // NAME:PASSWORD:GID:…
+        let number = || database_entry("group", account)?.get(2)?.parse().ok();
+        account
+            .parse()
+            .ok()
+            .or_else(number)
+            .map(Gid::from_raw)
             .ok_or_else(|| self.no_account("group", account))
     }
 
@@ -399,6 +399,20 @@ fn buffer(bytes: u64) -> usize {
 
 fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// The fields of an account, by name or number, wherever this host keeps its accounts: nsswitch.conf(5). What looks
+/// there are libraries of the host, which a program without libraries does not load, so getent(1) is asked.
+fn database_entry(database: &str, key: &str) -> Option<Vec<String>> {
+    let found = Command::new("getent")
+        .args([database, "--", key])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()
+        .filter(|found| found.status.success())?;
+    let text = String::from_utf8(found.stdout).ok()?;
+    Some(text.lines().next()?.split(':').map(str::to_owned).collect())
 }
 
 #[cfg(test)]
