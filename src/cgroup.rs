@@ -26,9 +26,6 @@ const USUAL_MOUNT_POINT: &str = "/sys/fs/cgroup";
 /// Longest sleep between two looks at a group: its directory may go without waking whoever polls its files.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// How long systemd may take to remove the cgroup of a scope that is empty.
-const OWNER: Duration = Duration::from_millis(200);
-
 /// Why something could not be done with a control group.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -279,13 +276,13 @@ pub fn wait_empty(cgroup: &Path, timeout: Duration) -> Result<(), Error> {
     wait_for_event(cgroup, "populated", 0, "empty", timeout)
 }
 
-/// Kills everything in the cgroup, waits until it is empty, and gives its owner a moment to remove it. Whether
-/// it is gone then.
+/// Kills everything in the cgroup, waits until it is empty, and gives its owner that long to remove it. Whether it is
+/// gone then.
 ///
 /// # Errors
 ///
 /// [`Error::Timeout`] when a process does not die within the time: one that sleeps uninterruptibly.
-pub fn end(cgroup: &Path, timeout: Duration) -> Result<bool, Error> {
+pub fn end(cgroup: &Path, timeout: Duration, owner: Duration) -> Result<bool, Error> {
     if !cgroup.exists() {
         return Ok(true);
     }
@@ -295,7 +292,7 @@ pub fn end(cgroup: &Path, timeout: Duration) -> Result<bool, Error> {
     // Its owner hears of it at once, and mostly needs less than a millisecond or two.
     let mut pause = Duration::from_micros(200);
     while cgroup.exists() {
-        if emptied.elapsed() >= OWNER {
+        if emptied.elapsed() >= owner {
             return Ok(false);
         }
         std::thread::sleep(pause);

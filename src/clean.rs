@@ -308,7 +308,7 @@ pub fn clear(name: &Name, directory: &RunDirectory) -> Result<bool, Error> {
             });
         }
         let gone = if systemd::is_running() {
-            scope::end(&name.scope(), &cgroup, DEATH)
+            scope::end(&name.scope(), &cgroup, DEATH, scope::UNASKED)
         } else {
             cgroup::remove(&cgroup, DEATH).map_err(scope::EndError::from)
         };

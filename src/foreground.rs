@@ -251,7 +251,12 @@ fn follow_terminal(plan: &mut Plan) {
 /// that counts as running for ever.
 fn clear_away(plan: &Plan, place: Place, launched: &Launched) -> Result<(), Error> {
     match place {
-        Place::Scope => scope::end(&plan.scope.unit, &launched.cgroup, DEATH),
+        Place::Scope => scope::end(
+            &plan.scope.unit,
+            &launched.cgroup,
+            DEATH,
+            scope::UNASKED_SHORT,
+        ),
         Place::Plain => cgroup::remove(&launched.cgroup, DEATH).map_err(scope::EndError::from),
     }
     .map_err(|source| Error::Left {

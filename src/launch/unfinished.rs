@@ -180,7 +180,7 @@ impl Drop for Unfinished<'_> {
                 cgroup::remove(&cgroup, DEATH).map_err(scope::EndError::from)
             }
             // Whoever comes next under this name must not find the scope there.
-            Some((cgroup, Place::Scope)) => scope::end(self.scope, &cgroup, DEATH),
+            Some((cgroup, Place::Scope)) => scope::end(self.scope, &cgroup, DEATH, scope::UNASKED),
         };
         if let Err(error) = cleared {
             tracing::warn!(

@@ -33,14 +33,27 @@ pub enum EndError {
     Systemd(#[from] super::Error),
 }
 
+/// How long systemd mostly needs at most to let go of a scope that is empty.
+pub const UNASKED: Duration = Duration::from_millis(200);
+
+/// The same where nothing else happens to the scope, and somebody waits. The kernel tells of a cgroup that is empty no
+/// sooner than 10 ms after it has told of its first process.
+pub const UNASKED_SHORT: Duration = Duration::from_millis(1);
+
 /// Kills all processes of a scope, and returns when neither they nor the scope are there. One that is gone
-/// already is no error.
+/// already is no error. systemd is asked to let go of it when it has not done so by itself after `unasked`: within the
+/// stop of the service, whose job the scope's would wait for, no sooner than must be.
 ///
 /// # Errors
 ///
 /// A process does not die within the time, or systemd cannot be reached and holds on to an empty scope.
-pub fn end(unit: &str, cgroup: &Path, timeout: Duration) -> Result<(), EndError> {
-    if cgroup::end(cgroup, timeout)? {
+pub fn end(
+    unit: &str,
+    cgroup: &Path,
+    timeout: Duration,
+    unasked: Duration,
+) -> Result<(), EndError> {
+    if cgroup::end(cgroup, timeout, unasked)? {
         return Ok(());
     }
     Manager::connect()?.forget_scope(unit)?;
