@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::plan::Limit;
 
+pub mod hasten;
 pub mod limits;
 pub mod plain;
 pub mod pressure;

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
+use crate::cgroup::hasten::Hastened;
 use crate::definition::Definition;
 use crate::launch::run_directory::{self, RunDirectory};
 use crate::launch::{self, Launched, Lifetime, Output, Place, Stdio};
@@ -111,6 +112,9 @@ impl Error {
 pub fn run(definition: &Definition, notice: &dyn Fn(&str)) -> Result<u8, Error> {
     let name = &definition.name;
     run::seal(definition.security.users)?;
+    let with_systemd = systemd::is_running();
+    // The scope is to come.
+    let hastened = with_systemd.then(Hastened::begin).flatten();
     let mut plan = run::decide(definition)?.by_hand();
     if plan.tty && !definition.environment.contains_key("TERM") {
         follow_terminal(&mut plan);
@@ -127,7 +131,7 @@ pub fn run(definition: &Definition, notice: &dyn Fn(&str)) -> Result<u8, Error> 
             "a box in the foreground runs until it ends or is stopped: idle-stop is for the unit of the box",
         );
     }
-    let place = if systemd::is_running() {
+    let place = if with_systemd {
         Place::Scope
     } else {
         notice(
@@ -142,7 +146,7 @@ pub fn run(definition: &Definition, notice: &dyn Fn(&str)) -> Result<u8, Error> 
     }
     clean::clear(name, &directory)?;
 
-    let watched = watch(definition, &plan, place, &directory, notice);
+    let watched = watch(definition, &plan, place, &directory, hastened, notice);
     // Whatever happened, the name is free again.
     let removed = directory.remove();
     let status = watched?;
@@ -156,6 +160,7 @@ fn watch(
     plan: &Plan,
     place: Place,
     directory: &RunDirectory,
+    hastened: Option<Hastened>,
     notice: &dyn Fn(&str),
 ) -> Result<u8, Error> {
     let name = &plan.name;
@@ -175,8 +180,11 @@ fn watch(
     // While the child and systemd are at work. If it fails, that is no reason to leave them in the middle of it.
     let written = directory.write_plan(plan);
     let mut standing = settling.stand().map_err(launch_failed)?;
+    drop(hastened);
     written?;
-    directory.write(&run::document(definition, plan, &standing, None))?;
+    let (pid, _) = standing.process();
+    let document = run::document(definition, plan, pid, standing.cgroup(), None);
+    directory.write(&document)?;
     let master = standing.take_terminal();
     master.iter().for_each(terminal::follow_window);
     let launched = standing.go(Lifetime::Launchers).map_err(launch_failed)?;

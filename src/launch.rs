@@ -184,6 +184,11 @@ impl<'a> Begun<'a> {
 }
 
 impl<'a> Settling<'a> {
+    /// What is to be the box's first process.
+    pub fn process(&self) -> (Pid, BorrowedFd<'_>) {
+        self.child.process()
+    }
+
     /// Waits until the child is in its cgroup, all limits are in force, and its root stands.
     ///
     /// # Errors
@@ -302,7 +307,11 @@ fn plain_cgroup(plan: &Plan) -> Result<Plain, Error> {
 }
 
 /// Where systemd makes the cgroup of the scope.
-fn scope_cgroup(plan: &Plan) -> Result<PathBuf, Error> {
+///
+/// # Errors
+///
+/// [`Error::Cgroup`]: this host has no cgroup2.
+pub fn scope_cgroup(plan: &Plan) -> Result<PathBuf, Error> {
     let top = cgroup::mount_point().map_err(Error::Cgroup)?;
     Ok(top.join(&plan.scope.slice).join(&plan.scope.unit))
 }

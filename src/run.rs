@@ -10,10 +10,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::Pid;
 
 use crate::definition::{Definition, Layers, RootSource, SourceText, Users};
 use crate::enter::seal;
@@ -23,10 +24,11 @@ use crate::handover::{self, Document, Idle, Listener};
 use crate::host;
 use crate::identity;
 use crate::launch::run_directory::{self, RunDirectory};
-use crate::launch::{self, Lifetime, Place, Sockets, Standing, Stdio};
+use crate::launch::{self, Lifetime, Place, Settling, Sockets, Stdio};
 use crate::name::Name;
 use crate::plan::{self, Limit, Plan, Problem};
-use crate::systemd::{Manager, notify};
+use crate::systemd::Manager;
+use crate::systemd::notify::{self, Barrier};
 use crate::{cgroup, clean, programs, sys};
 
 /// Where the package puts the supervisor.
@@ -337,10 +339,10 @@ pub fn follow_the_service(plan: &mut Plan, service: &Path) {
 pub fn document(
     definition: &Definition,
     plan: &Plan,
-    standing: &Standing<'_>,
+    pid: Pid,
+    cgroup: &Path,
     idle: Option<Idle>,
 ) -> Document {
-    let (pid, _) = standing.process();
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     Document {
         version: handover::VERSION,
@@ -349,7 +351,7 @@ pub fn document(
         description: plan.description.clone(),
         pid: pid.as_raw(),
         started: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
-        cgroup: standing.cgroup().to_owned(),
+        cgroup: cgroup.to_owned(),
         scope: plan.scope.unit.clone(),
         ids: plan.ids,
         root: match &definition.root.source {
@@ -442,30 +444,31 @@ fn start(
     let written = directory
         .write_definition(&texts)
         .and_then(|()| directory.write_plan(plan));
+    let handed_over = hand_over(definition, plan, &settling, &descriptors, idle, directory);
     let mut standing = settling.stand().map_err(launch_failed)?;
     written?;
+    let (cgroup, sealed, barrier) = handed_over?;
+    if cgroup != standing.cgroup() {
+        return Err(launch_failed(launch::Error::Elsewhere(
+            standing.cgroup().to_owned(),
+        )));
+    }
 
     let terminal = standing.take_terminal();
-    descriptors.extend(terminal.map(|master| (handover::FD_TERMINAL, master)));
-    let document = document(definition, plan, &standing, idle);
-    let sealed = handover::seal(&document).map_err(|source| Error::Handover {
+    let terminal = terminal.map(|master| (handover::FD_TERMINAL, master));
+    let taken = terminal
+        .iter()
+        .try_for_each(|(name, master)| notify::store(name, master.as_fd()))
+        .and_then(|()| match terminal {
+            // What was sent before the terminal is taken before it.
+            Some(_) => notify::barrier(STORE),
+            None => barrier.map_or(Ok(()), |barrier| barrier.wait(STORE)),
+        });
+    taken.map_err(|source| Error::Store {
         name: name.clone(),
         source,
     })?;
-    directory.write(&document)?;
-    let store = || -> Result<(), notify::Error> {
-        let (_, process) = standing.process();
-        for (name, descriptor) in &descriptors {
-            notify::store(name, descriptor.as_fd())?;
-        }
-        notify::store(handover::FD_PROCESS, process)?;
-        notify::store(handover::FD_DOCUMENT, sealed.as_fd())?;
-        notify::barrier(STORE)
-    };
-    store().map_err(|source| Error::Store {
-        name: name.clone(),
-        source,
-    })?;
+    descriptors.extend(terminal);
 
     let launched = standing.go(Lifetime::Own).map_err(launch_failed)?;
     if let Err(error) = directory.confirm() {
@@ -475,6 +478,43 @@ fn start(
     descriptors.push((handover::FD_DOCUMENT, sealed));
     descriptors.push((handover::FD_PROCESS, launched.pidfd));
     Ok(descriptors)
+}
+
+/// Has systemd keep what the next supervisor needs, in case this one is killed. systemd comes to it when it has made the
+/// scope, and ends the barrier.
+fn hand_over(
+    definition: &Definition,
+    plan: &Plan,
+    settling: &Settling<'_>,
+    descriptors: &Named,
+    idle: Option<Idle>,
+    directory: &RunDirectory,
+) -> Result<(PathBuf, OwnedFd, Option<Barrier>), Error> {
+    let name = &plan.name;
+    let (pid, process) = settling.process();
+    let cgroup = launch::scope_cgroup(plan).map_err(|source| Error::Launch {
+        name: name.clone(),
+        source,
+    })?;
+    let document = document(definition, plan, pid, &cgroup, idle);
+    let sealed = handover::seal(&document).map_err(|source| Error::Handover {
+        name: name.clone(),
+        source,
+    })?;
+    directory.write(&document)?;
+    let send = || -> Result<Option<Barrier>, notify::Error> {
+        for (name, descriptor) in descriptors {
+            notify::store(name, descriptor.as_fd())?;
+        }
+        notify::store(handover::FD_PROCESS, process)?;
+        notify::store(handover::FD_DOCUMENT, sealed.as_fd())?;
+        notify::begin_barrier()
+    };
+    let barrier = send().map_err(|source| Error::Store {
+        name: name.clone(),
+        source,
+    })?;
+    Ok((cgroup, sealed, barrier))
 }
 
 /// The payload's standard streams, and what the supervisor has of them.
