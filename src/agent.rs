@@ -2,12 +2,14 @@
 //!
 //! [`diff`] decides, [`intend`] reads what it decides by, and [`apply`] carries it out, one at a time on a host. What
 //! is being applied is written down as a generation before anything is done, so that whoever comes after one that was
-//! killed finishes it.
+//! killed finishes it. [`service`] applies what is edited, for as long as it runs; nothing else here needs it.
 
 pub mod apply;
 pub mod diff;
 pub mod intend;
 pub mod live;
+pub mod service;
+mod watch;
 
 use crate::definition::LoadError;
 use crate::{generation, running, systemd};

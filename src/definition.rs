@@ -26,6 +26,7 @@ pub use settings::{Setting, Unreadable, edited, with_drop_in};
 pub use values::parse_user;
 pub use written::{Written, written};
 
+pub mod agent;
 pub mod changes;
 mod devices;
 mod diagnostics;

@@ -7,4 +7,4 @@ pub mod native;
 mod own;
 pub mod relay;
 
-pub use own::{chain, init};
+pub use own::{chain, init, init_for_all};

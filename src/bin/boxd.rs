@@ -5,6 +5,7 @@ use std::error::Error;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use boxd::agent;
 use boxd::clean::{self, Ending, Outcome};
 use boxd::journal::{self, chain};
 use boxd::name::Name;
@@ -31,6 +32,8 @@ enum Command {
         /// The box
         name: Name,
     },
+    /// Apply definitions as they are edited: ExecStart= of boxd.service
+    Agent,
     /// Ask a running box once how it is, as [health] of its definition says: called by its supervisor
     ///
     /// Exit status: 0 if it is well, 1 if not, 2 if it did not answer in time, 3 if it could not be asked.
@@ -80,6 +83,12 @@ fn main() -> ExitCode {
                 std::process::abort();
             }
             ExitCode::from(error.status())
+        }
+        Command::Agent => {
+            journal::init_for_all("boxd");
+            let Err(error) = agent::service::run();
+            tracing::error!("cannot watch the definitions: {}", chain(&error));
+            ExitCode::FAILURE
         }
         Command::Reload { name } => {
             journal::init("boxd", &name);

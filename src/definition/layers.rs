@@ -312,7 +312,7 @@ fn similar(name: &Name, layers: &Layers) -> Option<Name> {
 }
 
 /// The file's text, or nothing if it is a mask. Neither a fifo nor a device can make this wait.
-fn read(path: &Path) -> Result<Option<SourceText>, LoadError> {
+pub(super) fn read(path: &Path) -> Result<Option<SourceText>, LoadError> {
     let failed = |source| LoadError::Read {
         path: path.to_owned(),
         source,

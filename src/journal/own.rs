@@ -17,17 +17,29 @@ use crate::name::Name;
 /// Sends the messages of this process to the journal, each with the field `BOX_NAME` and as the box's unit, when it runs as a
 /// service; to standard error when it does not, or when no journal listens.
 pub fn init(program: &'static str, name: &Name) {
+    init_with(
+        program,
+        &[
+            ("BOX_NAME", name.as_str()),
+            // journald looks the unit of a message up by its writer, which may have ended by then.
+            ("OBJECT_SYSTEMD_UNIT", &name.unit()),
+        ],
+    );
+}
+
+/// The same for a program that is no box's.
+pub fn init_for_all(program: &'static str) {
+    init_with(program, &[]);
+}
+
+fn init_with(program: &'static str, fields: &[(&str, &str)]) {
     let to_journal = std::env::var_os("JOURNAL_STREAM")
         .and_then(|_| tracing_journald::layer().ok())
         .map(|layer| {
             layer
                 .with_field_prefix(None)
                 .with_syslog_identifier(program.to_owned())
-                .with_custom_fields([
-                    ("BOX_NAME", name.as_str()),
-                    // journald looks the unit of a message up by its writer, which may have ended by then.
-                    ("OBJECT_SYSTEMD_UNIT", &name.unit()),
-                ])
+                .with_custom_fields(fields.iter().copied())
                 .boxed()
         });
     let layer = to_journal.unwrap_or_else(|| {

@@ -29,6 +29,9 @@ fn an_upgrade_leaves_boxes_running_under_the_new_supervisor() {
         property(&unit("young"), "StatusText").starts_with("starting")
     });
     let young = property(&unit("young"), "MainPID");
+    // The agent is another one then, and takes what runs as it is.
+    must("rm /etc/systemd/system/boxd.service; systemctl daemon-reload; systemctl start boxd");
+    let agent = property("boxd.service", "MainPID");
     must("dpkg -i /payload/boxd_*.deb");
     wait_for("the new supervisor", || {
         let now = property(&unit("web"), "MainPID");
@@ -49,6 +52,9 @@ fn an_upgrade_leaves_boxes_running_under_the_new_supervisor() {
     assert_eq!(property(&unit("web"), "ActiveState"), "active");
     assert_eq!(property(&unit("web"), "NRestarts"), "0");
     assert_eq!(pid("web"), payload);
+    wait_for_state("boxd.service", "active");
+    assert_ne!(property("boxd.service", "MainPID"), agent);
+    assert_eq!(property("boxd.service", "UnitFileState"), "enabled");
     let seen = crate::guest::printed("web").len();
     wait_for("more output", || {
         crate::guest::printed("web").len() > seen + 3
@@ -68,7 +74,9 @@ fn a_removed_package_leaves_no_box_and_a_purged_one_nothing() {
     );
     start("web");
     wait_for_line("web", "up");
+    must("rm /etc/systemd/system/boxd.service; systemctl daemon-reload; systemctl start boxd");
     must("dpkg --remove boxd");
+    wait_for_state("boxd.service", "inactive");
     wait_for_state(&unit("web"), "inactive");
     assert!(
         crate::guest::journal("web").contains("bye"),
@@ -80,6 +88,7 @@ fn a_removed_package_leaves_no_box_and_a_purged_one_nothing() {
     must("test -e /var/lib/boxd/boxes/web && test -e /etc/boxd/web.toml");
     must("dpkg --purge boxd");
     must("test ! -e /var/lib/boxd && test ! -e /run/boxd");
+    must("test ! -h /etc/systemd/system/multi-user.target.wants/boxd.service");
     assert_eq!(sh("systemctl start box@web").status, 5, "the unit is gone");
 }
 

@@ -1,5 +1,6 @@
 //! Many at once and many after each other. Tests here get more time.
 
+mod agent;
 mod applying;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,383 @@
+//! Waiting until definitions have changed, and whoever changes them is done.
+//!
+//! What is watched are directories: a file that an editor replaces is another file. The watches are made anew before
+//! the definitions are read, so whatever happens from then on is seen. A change is told of when nothing more has come
+//! for a while; and a file that was written to and is still open is waited for, as it may be half written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno;
+
+use crate::definition::Layers;
+use crate::definition::agent::SETTINGS;
+
+/// So long nothing more must come.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// After so long of one change after the other they are looked at all the same.
+const BURST: Duration = Duration::from_secs(10);
+
+/// So long a file that is being written is waited for.
+const WRITING: Duration = Duration::from_secs(30);
+
+/// What happens in the directories.
+const EVENTS: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::MODIFY)
+    .union(WatchFlags::CLOSE_WRITE)
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::DELETE_SELF)
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::ONLYDIR);
+
+/// Which names in a directory matter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Names {
+    /// Definitions and their drop-in directories.
+    Definitions,
+    /// These.
+    Only(BTreeSet<OsString>),
+}
+
+impl Names {
+    fn matter(&self, name: &OsStr) -> bool {
+        match self {
+            Names::Definitions => {
+                let name = name.as_bytes();
+                !name.starts_with(b".") && (name.ends_with(b".toml") || name.ends_with(b".toml.d"))
+            }
+            Names::Only(names) => names.contains(name),
+        }
+    }
+}
+
+/// The directories that hold definitions, and those by whose change they appear or go.
+#[derive(Debug)]
+pub struct Watch {
+    inotify: OwnedFd,
+    watched: BTreeMap<i32, Watched>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    path: PathBuf,
+    names: Names,
+}
+
+impl Watch {
+    /// Watches from now on.
+    ///
+    /// # Errors
+    ///
+    /// Of inotify(7): its limits, above all.
+    pub fn begin(layers: &Layers) -> io::Result<Watch> {
+        Watch::of(targets(layers, Path::new(SETTINGS)))
+    }
+
+    fn of(targets: BTreeMap<PathBuf, Names>) -> io::Result<Watch> {
+        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        let mut watched: BTreeMap<i32, Watched> = BTreeMap::new();
+        for (path, names) in targets {
+            match inotify::add_watch(&inotify, &path, EVENTS) {
+                Ok(watch) => {
+                    // The same directory by two paths.
+                    let other = watched.remove(&watch).map(|watched| watched.names);
+                    let names = match (other, names) {
+                        (Some(Names::Only(mut these)), Names::Only(those)) => {
+                            these.extend(those);
+                            Names::Only(these)
+                        }
+                        (Some(_), _) => Names::Definitions,
+                        (None, names) => names,
+                    };
+                    watched.insert(watch, Watched { path, names });
+                }
+                // Gone since it was seen: the one above it is watched.
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(errno) => {
+                    return Err(io::Error::other(format!(
+                        "inotify_add_watch({}): {}",
+                        path.display(),
+                        io::Error::from(errno)
+                    )));
+                }
+            }
+        }
+        Ok(Watch { inotify, watched })
+    }
+
+    /// Returns when something has changed and all is quiet again; after `limit` in any case.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's events cannot be read.
+    pub fn wait(&mut self, limit: Option<Duration>) -> io::Result<()> {
+        let begin = Instant::now();
+        let mut changed: Option<Instant> = None;
+        let mut open = BTreeSet::new();
+        loop {
+            let left = match changed {
+                None => limit.map(|limit| limit.saturating_sub(begin.elapsed())),
+                Some(first) if open.is_empty() => {
+                    Some(QUIET.min(BURST.saturating_sub(first.elapsed())))
+                }
+                Some(first) => Some(WRITING.saturating_sub(first.elapsed())),
+            };
+            if left == Some(Duration::ZERO) || !self.has_events(left)? {
+                return Ok(());
+            }
+            if self.take(&mut open)? {
+                changed.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+
+    fn has_events(&self, limit: Option<Duration>) -> io::Result<bool> {
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        let mut fds = [PollFd::new(&self.inotify, PollFlags::IN)];
+        let ready = rustix::io::retry_on_intr(|| poll(&mut fds, limit.as_ref()))?;
+        Ok(ready > 0)
+    }
+
+    /// Takes all events there are: whether one of them matters. `open` are the files that are being written.
+    fn take(&self, open: &mut BTreeSet<(i32, OsString)>) -> io::Result<bool> {
+        let mut space = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&self.inotify, &mut space);
+        let mut matters = false;
+        loop {
+            let event = match reader.next() {
+                Ok(event) => event,
+                Err(Errno::WOULDBLOCK) => return Ok(matters),
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            };
+            let what = event.events();
+            let lost = ReadFlags::QUEUE_OVERFLOW | ReadFlags::UNMOUNT;
+            let own = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF;
+            if what.intersects(lost | own) {
+                matters = true;
+                continue;
+            }
+            let (Some(watched), Some(name)) = (self.watched.get(&event.wd()), event.file_name())
+            else {
+                continue;
+            };
+            let name = OsStr::from_bytes(name.to_bytes());
+            if !watched.names.matter(name) {
+                continue;
+            }
+            matters = true;
+            let file = (event.wd(), name.to_owned());
+            if what.contains(ReadFlags::MODIFY)
+                || (what.contains(ReadFlags::CREATE) && begun(&watched.path.join(name)))
+            {
+                open.insert(file);
+            } else if !what.contains(ReadFlags::ATTRIB) {
+                open.remove(&file);
+            }
+        }
+    }
+}
+
+/// Whether this file was just made and has nothing in it yet: an empty definition is a mask, and this is none.
+fn begun(path: &Path) -> bool {
+    let metadata = fs::symlink_metadata(path);
+    metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0)
+}
+
+/// Which directories are watched for which names.
+fn targets(layers: &Layers, settings: &Path) -> BTreeMap<PathBuf, Names> {
+    let mut targets = BTreeMap::new();
+    watch_path(settings, &mut targets);
+    for layer in layers.directories() {
+        watch_path(layer, &mut targets);
+        watch_directory(layer, &mut targets);
+        for entry in fs::read_dir(layer).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if !Names::Definitions.matter(&entry.file_name()) {
+                continue;
+            }
+            let Ok(kind) = entry.file_type() else {
+                continue;
+            };
+            if kind.is_symlink() {
+                watch_link(&path, &mut targets);
+            }
+            if path.is_dir() {
+                watch_directory(&path, &mut targets);
+                for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
+                    if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+                        watch_link(&entry.path(), &mut targets);
+                    }
+                }
+            }
+        }
+    }
+    targets
+}
+
+fn watch_directory(directory: &Path, targets: &mut BTreeMap<PathBuf, Names>) {
+    targets.insert(directory.to_owned(), Names::Definitions);
+}
+
+/// Watches for a path to appear, go or be replaced: in the directory that holds it, or would.
+fn watch_path(path: &Path, targets: &mut BTreeMap<PathBuf, Names>) {
+    for (child, parent) in path.ancestors().zip(path.ancestors().skip(1)) {
+        if let (true, Some(name)) = (parent.is_dir(), child.file_name()) {
+            let names = targets
+                .entry(parent.to_owned())
+                .or_insert_with(|| Names::Only(BTreeSet::new()));
+            if let Names::Only(names) = names {
+                names.insert(name.to_owned());
+            }
+            return;
+        }
+    }
+}
+
+/// Watches every file that a link leads to on its way.
+fn watch_link(link: &Path, targets: &mut BTreeMap<PathBuf, Names>) {
+    /// As many as the kernel follows.
+    const LINKS_MAX: usize = 40;
+    let mut path = link.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(target) = fs::read_link(&path) else {
+            break;
+        };
+        path = path.parent().unwrap_or(Path::new("/")).join(target);
+        watch_path(&path, targets);
+    }
+    // Behind links in the path itself.
+    if let Ok(real) = link.canonicalize() {
+        watch_path(&real, targets);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use super::*;
+
+    struct Place {
+        root: tempfile::TempDir,
+        layers: Layers,
+    }
+
+    impl Place {
+        fn new(directories: &[&str]) -> Place {
+            let root = tempfile::tempdir().expect("a directory");
+            for directory in directories {
+                fs::create_dir_all(root.path().join(directory)).expect("made");
+            }
+            let layers = Layers::under(root.path());
+            Place { root, layers }
+        }
+
+        fn path(&self, path: &str) -> PathBuf {
+            self.root.path().join(path)
+        }
+
+        fn watch(&self) -> Watch {
+            let settings = self.path("etc/boxd.toml");
+            Watch::of(targets(&self.layers, &settings)).expect("watches")
+        }
+
+        /// Whether what is done is seen: the events are there when the call that makes them returns.
+        fn sees(&self, act: impl FnOnce(&Place)) -> bool {
+            let watch = self.watch();
+            act(self);
+            watch.take(&mut BTreeSet::new()).expect("events")
+        }
+    }
+
+    #[test]
+    fn every_way_of_editing_is_seen() {
+        let place = Place::new(&["etc/boxd/web.toml.d", "usr/lib/boxd"]);
+        let put = |path: &str| fs::write(place.path(path), "x").expect("written");
+        assert!(place.sees(|_| put("etc/boxd/web.toml")));
+        assert!(place.sees(|_| put("usr/lib/boxd/db.toml")));
+        assert!(place.sees(|_| put("etc/boxd/web.toml.d/10.toml")));
+        assert!(place.sees(|_| put("etc/boxd.toml")));
+        assert!(!place.sees(|_| put("etc/boxd/.web.toml.swp")));
+        assert!(!place.sees(|_| put("etc/boxd/web.toml~")));
+        assert!(!place.sees(|_| put("etc/passwd")));
+        assert!(place.sees(|place| {
+            let (from, to) = (place.path("etc/boxd/web.toml~"), "etc/boxd/web.toml");
+            fs::rename(from, place.path(to)).expect("renamed");
+        }));
+        assert!(
+            place.sees(|place| fs::remove_file(place.path("etc/boxd/web.toml")).expect("gone"))
+        );
+    }
+
+    #[test]
+    fn directories_come_go_and_are_replaced() {
+        let place = Place::new(&["etc", "other"]);
+        let make = |path: &str| fs::create_dir(place.path(path)).expect("made");
+        let rename = |from: &str, to: &str| {
+            fs::rename(place.path(from), place.path(to)).expect("renamed");
+        };
+        assert!(place.sees(|_| make("etc/boxd")));
+        assert!(place.sees(|_| make("run")));
+        assert!(place.sees(|_| make("run/boxd")));
+        assert!(!place.sees(|_| make("run/boxd/web")), "a box that starts");
+        assert!(place.sees(|_| rename("etc/boxd", "etc/boxd.old")));
+        assert!(place.sees(|_| rename("other", "etc/boxd")));
+        assert!(place.sees(|_| fs::remove_dir_all(place.path("etc/boxd")).expect("gone")));
+    }
+
+    #[test]
+    fn a_link_is_watched_where_it_leads() {
+        let place = Place::new(&["etc/boxd", "store/1", "store/2"]);
+        let link = |to: &str, at: &str| {
+            std::os::unix::fs::symlink(place.path(to), place.path(at)).expect("a link");
+        };
+        fs::write(place.path("store/1/web.toml"), "x").expect("written");
+        link("store/1", "store/current");
+        link("store/current/web.toml", "etc/boxd/web.toml");
+        assert!(
+            place.sees(|place| fs::write(place.path("store/1/web.toml"), "y").expect("written"))
+        );
+        assert!(!place.sees(|place| fs::write(place.path("store/1/other"), "y").expect("written")));
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_known() {
+        let place = Place::new(&["etc/boxd"]);
+        let watch = place.watch();
+        let mut open = BTreeSet::new();
+        let mut file = File::create(place.path("etc/boxd/web.toml")).expect("made");
+        assert!(watch.take(&mut open).expect("events"));
+        assert_eq!(open.len(), 1, "an empty file is a mask, if it stays so");
+        file.write_all(b"half").expect("written");
+        assert!(watch.take(&mut open).expect("events"));
+        assert_eq!(open.len(), 1);
+        drop(file);
+        assert!(watch.take(&mut open).expect("events"));
+        assert!(open.is_empty());
+        assert!(!watch.take(&mut open).expect("events"));
+    }
+
+    #[test]
+    fn a_change_ends_the_wait_and_so_does_its_limit() {
+        let place = Place::new(&["etc/boxd"]);
+        let mut watch = place.watch();
+        watch.wait(Some(Duration::from_millis(1))).expect("waited");
+        fs::write(place.path("etc/boxd/web.toml"), "x").expect("written");
+        watch.wait(None).expect("waited");
+    }
+}
