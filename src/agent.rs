@@ -32,4 +32,7 @@ pub enum Error {
     /// Whether systemd must read the units again cannot be seen.
     #[error("cannot compare the units of the boxes with those systemd has")]
     Units(#[source] std::io::Error),
+    /// What was read may be half of what somebody writes.
+    #[error("the definitions were edited while they were read")]
+    Edited,
 }

@@ -14,6 +14,7 @@ mod exec;
 mod interface;
 mod keyring;
 mod landlock;
+mod lease;
 mod memory;
 mod mount;
 mod passed;
@@ -29,6 +30,7 @@ pub use exec::{exec_with_descriptors, place_descriptors};
 pub use interface::bring_loopback_up;
 pub use keyring::join_new_session_keyring;
 pub use landlock::{FileAccess, give_up_files};
+pub use lease::is_being_written;
 pub use memory::{give_memory_back, give_memory_back_early, give_program_back};
 pub use mount::{MountAttributes, Propagation, mount_setattr};
 pub use passed::{FIRST_PASSED, take_passed};
@@ -38,7 +40,7 @@ pub use seccomp::call_as_x86;
 #[cfg(test)]
 pub use seccomp::call_by_number;
 pub use seccomp::{Instruction, MOST_INSTRUCTIONS, set_seccomp_filter};
-pub use signal::{end_by_sigterm, ignore_sigpipe, reset_dispositions};
+pub use signal::{end_by_sigterm, ignore_sigio, ignore_sigpipe, reset_dispositions};
 pub use socket_filter::attach_filter;
 
 pub use nix::errno::Errno;

@@ -46,14 +46,14 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// A sentence for each box that failed. Words of the box may be in it.
-    pub fn failed(&self) -> impl Iterator<Item = String> + '_ {
+    /// The boxes that failed, with a sentence for each. Words of the box may be in it.
+    pub fn failed(&self) -> impl Iterator<Item = (&Name, String)> {
         self.failures.iter().map(|(name, reason)| {
             let back = match self.restored.contains(name) {
                 true => "; it runs by its last good definition again",
                 false => "",
             };
-            format!("box {name} {reason}{back}")
+            (name, format!("box {name} {reason}{back}"))
         })
     }
 }
@@ -82,6 +82,22 @@ pub fn apply(
     author: &str,
     say: &mut dyn FnMut(&str),
 ) -> Result<Outcome, Error> {
+    apply_unless(&mut || false, wanted, layers, store, author, say)
+}
+
+/// The same, but nothing new is begun if the definitions were `edited` while they were read.
+///
+/// # Errors
+///
+/// As [`apply`]; [`Error::Edited`].
+pub fn apply_unless(
+    edited: &mut dyn FnMut() -> bool,
+    wanted: Wanted,
+    layers: &Layers,
+    store: &Store,
+    author: &str,
+    say: &mut dyn FnMut(&str),
+) -> Result<Outcome, Error> {
     let lock = store.lock()?;
     let manager = Manager::connect()?;
     let mut work = Applier {
@@ -92,13 +108,16 @@ pub fn apply(
         manager,
         author,
         say,
+        edited,
     };
     let mut earlier = work.finish_what_was_begun()?;
     let mut outcome = match work.bring_about(wanted) {
         Ok(outcome) => outcome,
         Err(error) => {
             // Else nobody is told.
-            earlier.failed().for_each(|failed| (work.say)(&failed));
+            for (_, failed) in earlier.failed() {
+                (work.say)(&failed);
+            }
             return Err(error);
         }
     };
@@ -142,6 +161,7 @@ struct Applier<'a> {
     manager: Manager,
     author: &'a str,
     say: &'a mut dyn FnMut(&str),
+    edited: &'a mut dyn FnMut() -> bool,
 }
 
 impl Applier<'_> {
@@ -154,6 +174,9 @@ impl Applier<'_> {
                 Cause::Rollback(number),
             ),
         };
+        if (self.edited)() {
+            return Err(Error::Edited);
+        }
         self.begin(intention, cause)
     }
 

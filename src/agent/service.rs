@@ -5,18 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::io;
 use std::time::Duration;
 
 use super::apply::{self, Outcome, Wanted};
 use super::diff::{Asked, What};
 use super::watch::Watch;
 use super::{Error, intend};
-use crate::definition::Layers;
 use crate::definition::agent::{Apply, SETTINGS, Settings, settings};
-use crate::generation::Store;
+use crate::definition::{Layers, LoadError};
+use crate::generation::{Generation, State, Store};
 use crate::journal::chain;
 use crate::name::Name;
+use crate::sys;
 use crate::systemd::{Manager, notify};
 
 /// Who has generations applied that nobody asked for.
@@ -28,6 +28,7 @@ const AGAIN: Duration = Duration::from_secs(15);
 /// What has been said already.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Said {
+    settings: Option<String>,
     problems: BTreeMap<String, String>,
     held: BTreeMap<Name, String>,
     plan: Vec<String>,
@@ -38,39 +39,22 @@ struct Said {
 const STATUS_MAX: usize = 1000;
 
 /// Watches and applies, for ever.
-///
-/// # Errors
-///
-/// The definitions cannot be watched.
-pub fn run() -> Result<Infallible, io::Error> {
+pub fn run() -> Infallible {
     let layers = Layers::system();
     let store = Store::system();
     let mut said = Said::default();
-    let mut ready = false;
+    sys::ignore_sigio();
+    // Nobody waits for boxes that take their time, nor for who edits one.
+    let _ = notify::ready("looking at the definitions");
     loop {
-        let mut watch = Watch::begin(&layers)?;
-        if !ready {
-            // Nobody waits for boxes that take their time.
-            let _ = notify::ready("looking at the definitions");
-            ready = true;
+        let watched = Watch::begin(&layers).and_then(|mut watch| {
+            let done = round(&layers, &store, &mut said, &mut watch);
+            watch.wait(said.done(done))
+        });
+        if let Err(error) = watched {
+            said.fails(&format!("cannot watch the definitions: {}", chain(&error)));
+            std::thread::sleep(AGAIN);
         }
-        let again = match round(&layers, &store, &mut said) {
-            Ok(status) => {
-                said.error = None;
-                let _ = notify::status(&shortened(&status));
-                None
-            }
-            Err(error) => {
-                let sentence = chain(&error);
-                if said.error.as_ref() != Some(&sentence) {
-                    tracing::error!("{sentence}");
-                }
-                let _ = notify::status(&shortened(&sentence));
-                said.error = Some(sentence);
-                Some(AGAIN)
-            }
-        };
-        watch.wait(again)?;
     }
 }
 
@@ -82,20 +66,24 @@ fn shortened(status: &str) -> String {
 }
 
 /// Does what follows from the definitions as they are, and says in a line how things stand.
-fn round(layers: &Layers, store: &Store, said: &mut Said) -> Result<String, Error> {
-    let settings = settings().unwrap_or_else(|error| {
-        tracing::error!("{error}");
-        // Nothing is done that its author may not have wanted.
-        Settings { apply: Apply::Plan }
-    });
+fn round(
+    layers: &Layers,
+    store: &Store,
+    said: &mut Said,
+    watch: &mut Watch,
+) -> Result<String, Error> {
+    let settings = said.settings(settings());
+    // What cannot be seen here is told when it is waited for.
+    let mut edited = || watch.has_changed().unwrap_or(false);
     match settings.apply {
         Apply::Auto => {
             let mut say = |text: &str| {
                 tracing::info!("{text}");
-                let _ = notify::status(text);
+                let _ = notify::status(&shortened(text));
             };
             let wanted = Wanted::Files(Asked::ByChange);
-            let outcome = apply::apply(wanted, layers, store, AUTHOR, &mut say)?;
+            let outcome =
+                apply::apply_unless(&mut edited, wanted, layers, store, AUTHOR, &mut say)?;
             tell(&outcome);
             let held = outcome.held.into_iter();
             let held = held.map(|(name, held)| (name, held.reason)).collect();
@@ -105,6 +93,9 @@ fn round(layers: &Layers, store: &Store, said: &mut Said) -> Result<String, Erro
         Apply::Plan => {
             let manager = Manager::connect()?;
             let intention = intend::files(layers, store, &manager, Asked::ByPerson)?;
+            if edited() {
+                return Err(Error::Edited);
+            }
             let held = intention
                 .held()
                 .map(|(name, _, held)| (name.clone(), held.reason.clone()));
@@ -116,10 +107,11 @@ fn round(layers: &Layers, store: &Store, said: &mut Said) -> Result<String, Erro
                 .map(|action| format!("{} {}", action.what.verb(), action.name))
                 .collect();
             if !plan.is_empty() && plan != said.plan {
-                tracing::info!(
-                    "{SETTINGS} says apply = \"plan\": `boxctl apply` would {}",
-                    plan.join(", ")
-                );
+                let why = match &said.settings {
+                    Some(_) => format!("{SETTINGS} cannot be used"),
+                    None => format!("{SETTINGS} says apply = \"plan\""),
+                };
+                tracing::info!("{why}: `boxctl apply` would {}", plan.join(", "));
             }
             said.plan = plan;
         }
@@ -129,16 +121,8 @@ fn round(layers: &Layers, store: &Store, said: &mut Said) -> Result<String, Erro
 
 /// What was done, in the journal.
 fn tell(outcome: &Outcome) {
-    for (name, reason) in &outcome.failures {
-        let back = match outcome.restored.contains(name) {
-            true => "; it runs by its last good definition again",
-            false => "",
-        };
-        tracing::error!(
-            BOX_NAME = %name,
-            OBJECT_SYSTEMD_UNIT = %name.unit(),
-            "box {name} {reason}{back}"
-        );
+    for (name, failed) in outcome.failed() {
+        tracing::error!(BOX_NAME = %name, OBJECT_SYSTEMD_UNIT = %name.unit(), "{failed}");
     }
     if let Some(generation) = &outcome.generation {
         match &outcome.put_back {
@@ -153,6 +137,44 @@ fn tell(outcome: &Outcome) {
 }
 
 impl Said {
+    /// What is the case after a round; when it is to be tried again, if nothing changes before.
+    fn done(&mut self, done: Result<String, Error>) -> Option<Duration> {
+        match done {
+            Ok(status) => {
+                self.error = None;
+                let _ = notify::status(&shortened(&status));
+                None
+            }
+            // The next round comes when that has ended.
+            Err(Error::Edited) => None,
+            Err(error) => {
+                self.fails(&chain(&error));
+                Some(AGAIN)
+            }
+        }
+    }
+
+    fn fails(&mut self, sentence: &str) {
+        if self.error.as_deref() != Some(sentence) {
+            tracing::error!("{sentence}");
+        }
+        let _ = notify::status(&shortened(sentence));
+        self.error = Some(sentence.to_owned());
+    }
+
+    /// The settings, or such that nothing is done that their author may not have wanted.
+    fn settings(&mut self, settings: Result<Settings, LoadError>) -> Settings {
+        let (settings, problem) = match settings {
+            Ok(settings) => (settings, None),
+            Err(error) => (Settings { apply: Apply::Plan }, Some(error.to_string())),
+        };
+        if let Some(problem) = problem.as_ref().filter(|_| problem != self.settings) {
+            tracing::error!("nothing is applied, as {SETTINGS} cannot be used:\n{problem}");
+        }
+        self.settings = problem;
+        settings
+    }
+
     /// Says what has not been said yet.
     fn tell(&mut self, problems: BTreeMap<String, String>, held: BTreeMap<Name, String>) {
         for (name, problem) in &problems {
@@ -181,8 +203,20 @@ impl Said {
     /// How things stand, for `systemctl status boxd`.
     fn status(&self, store: &Store) -> Result<String, Error> {
         let mut parts = Vec::new();
+        if let Some(problem) = &self.settings {
+            let first = problem.lines().next().unwrap_or_default();
+            let first = first.trim_start_matches("error: ");
+            parts.push(format!(
+                "nothing is applied, as {SETTINGS} cannot be used: {first}"
+            ));
+        }
         parts.push(match store.current()? {
-            Some(current) => format!("generation {} is in force", current.number),
+            Some(Generation { number, state, .. }) => match state {
+                State::Applying => {
+                    format!("generation {number} is half applied: `boxctl apply` does the rest")
+                }
+                _ => format!("generation {number} is in force"),
+            },
             None => "nothing was applied yet".to_owned(),
         });
         if !self.plan.is_empty() {
@@ -191,10 +225,12 @@ impl Said {
         for (name, reason) in &self.held {
             parts.push(format!("box {name} is held: {reason}"));
         }
-        for name in self.problems.keys() {
+        for (name, problem) in &self.problems {
             let known = self.held.keys().any(|held| held.as_str() == name);
             if !known {
-                parts.push(format!("{name} has problems: `boxctl check`"));
+                // What is wrong, and where.
+                let first: Vec<&str> = problem.lines().take(2).map(str::trim).collect();
+                parts.push(format!("{name} has problems: {}", first.join(" ")));
             }
         }
         Ok(parts.join("; "))

@@ -2,15 +2,18 @@
 //!
 //! What is watched are directories: a file that an editor replaces is another file. The watches are made anew before
 //! the definitions are read, so whatever happens from then on is seen. A change is told of when nothing more has come
-//! for a while; and a file that was written to and is still open is waited for, as it may be half written.
+//! for a while, which is longer where a file has gone or is empty: that is how many replace one. And a file that
+//! somebody has open to write to is waited for, as it may be half written; the kernel knows of these, whoever watched
+//! when they were opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,15 +23,20 @@ use rustix::io::Errno;
 
 use crate::definition::Layers;
 use crate::definition::agent::SETTINGS;
+use crate::sys;
 
 /// So long nothing more must come.
 const QUIET: Duration = Duration::from_millis(300);
 
+/// The same where a file has gone or has nothing in it: that would end a box, and mostly it comes back.
+const REPLACED: Duration = Duration::from_secs(2);
+
 /// After so long of one change after the other they are looked at all the same.
 const BURST: Duration = Duration::from_secs(10);
 
-/// So long a file that is being written is waited for.
+/// So long a file that is being written is waited for, and it is looked at so often.
 const WRITING: Duration = Duration::from_secs(30);
+const WRITING_STILL: Duration = Duration::from_secs(1);
 
 /// What happens in the directories.
 const EVENTS: WatchFlags = WatchFlags::CREATE
@@ -68,6 +76,10 @@ impl Names {
 pub struct Watch {
     inotify: OwnedFd,
     watched: BTreeMap<i32, Watched>,
+    /// Since when there is a change that nobody was told of.
+    changed: Option<Instant>,
+    /// What has gone, or has nothing in it.
+    away: BTreeSet<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -77,13 +89,21 @@ struct Watched {
 }
 
 impl Watch {
-    /// Watches from now on.
+    /// Watches from now on, when no definition is being written, or one is for too long.
     ///
     /// # Errors
     ///
     /// Of inotify(7): its limits, above all.
     pub fn begin(layers: &Layers) -> io::Result<Watch> {
-        Watch::of(targets(layers, Path::new(SETTINGS)))
+        let begin = Instant::now();
+        loop {
+            let mut watch = Watch::of(targets(layers, Path::new(SETTINGS)))?;
+            // Whoever opens one after this look changes it, and that is seen.
+            if begin.elapsed() >= WRITING || !watch.sees_writers() {
+                return Ok(watch);
+            }
+            watch.wait(Some(WRITING_STILL))?;
+        }
     }
 
     fn of(targets: BTreeMap<PathBuf, Names>) -> io::Result<Watch> {
@@ -115,7 +135,12 @@ impl Watch {
                 }
             }
         }
-        Ok(Watch { inotify, watched })
+        Ok(Watch {
+            inotify,
+            watched,
+            changed: None,
+            away: BTreeSet::new(),
+        })
     }
 
     /// Returns when something has changed and all is quiet again; after `limit` in any case.
@@ -125,23 +150,32 @@ impl Watch {
     /// The kernel's events cannot be read.
     pub fn wait(&mut self, limit: Option<Duration>) -> io::Result<()> {
         let begin = Instant::now();
-        let mut changed: Option<Instant> = None;
-        let mut open = BTreeSet::new();
         loop {
-            let left = match changed {
+            let left = match self.changed {
                 None => limit.map(|limit| limit.saturating_sub(begin.elapsed())),
-                Some(first) if open.is_empty() => {
-                    Some(QUIET.min(BURST.saturating_sub(first.elapsed())))
+                Some(first) => {
+                    let quiet = match self.away.is_empty() {
+                        true => QUIET,
+                        false => REPLACED,
+                    };
+                    Some(quiet.min(BURST.saturating_sub(first.elapsed())))
                 }
-                Some(first) => Some(WRITING.saturating_sub(first.elapsed())),
             };
             if left == Some(Duration::ZERO) || !self.has_events(left)? {
                 return Ok(());
             }
-            if self.take(&mut open)? {
-                changed.get_or_insert_with(Instant::now);
-            }
+            self.take()?;
         }
+    }
+
+    /// Whether something has changed.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's events cannot be read.
+    pub fn has_changed(&mut self) -> io::Result<bool> {
+        self.take()?;
+        Ok(self.changed.is_some())
     }
 
     fn has_events(&self, limit: Option<Duration>) -> io::Result<bool> {
@@ -151,15 +185,14 @@ impl Watch {
         Ok(ready > 0)
     }
 
-    /// Takes all events there are: whether one of them matters. `open` are the files that are being written.
-    fn take(&self, open: &mut BTreeSet<(i32, OsString)>) -> io::Result<bool> {
+    /// Takes all events there are.
+    fn take(&mut self) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.inotify, &mut space);
-        let mut matters = false;
         loop {
             let event = match reader.next() {
                 Ok(event) => event,
-                Err(Errno::WOULDBLOCK) => return Ok(matters),
+                Err(Errno::WOULDBLOCK) => return Ok(()),
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno.into()),
             };
@@ -167,7 +200,7 @@ impl Watch {
             let lost = ReadFlags::QUEUE_OVERFLOW | ReadFlags::UNMOUNT;
             let own = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF;
             if what.intersects(lost | own) {
-                matters = true;
+                self.changed.get_or_insert_with(Instant::now);
                 continue;
             }
             let (Some(watched), Some(name)) = (self.watched.get(&event.wd()), event.file_name())
@@ -178,31 +211,65 @@ impl Watch {
             if !watched.names.matter(name) {
                 continue;
             }
-            matters = true;
-            let file = (event.wd(), name.to_owned());
-            if what.contains(ReadFlags::MODIFY)
-                || (what.contains(ReadFlags::CREATE) && begun(&watched.path.join(name)))
-            {
-                open.insert(file);
-            } else if !what.contains(ReadFlags::ATTRIB) {
-                open.remove(&file);
-            }
+            self.changed.get_or_insert_with(Instant::now);
+            let path = watched.path.join(name);
+            match has_something(&path) {
+                true => self.away.remove(&path),
+                false => self.away.insert(path),
+            };
         }
+    }
+
+    /// Whether somebody has one of the files open to write to.
+    fn sees_writers(&self) -> bool {
+        self.watched.values().any(|Watched { path, names }| {
+            let named: Vec<OsString> = match names {
+                Names::Only(names) => names.iter().cloned().collect(),
+                Names::Definitions => fs::read_dir(path)
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .map(|entry| entry.file_name())
+                    .filter(|name| names.matter(name))
+                    .collect(),
+            };
+            named.iter().any(|name| is_being_written(&path.join(name)))
+        })
     }
 }
 
-/// Whether this file was just made and has nothing in it yet: an empty definition is a mask, and this is none.
-fn begun(path: &Path) -> bool {
-    let metadata = fs::symlink_metadata(path);
-    metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0)
+/// Whether this is a directory, or a file with anything in it: one that is empty is a mask, if it stays so.
+fn has_something(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() || metadata.len() > 0)
+}
+
+fn is_being_written(path: &Path) -> bool {
+    // To open what is no file may have an effect.
+    if !path.is_file() {
+        return false;
+    }
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path);
+    file.is_ok_and(|file| sys::is_being_written(file.as_fd()))
 }
 
 /// Which directories are watched for which names.
 fn targets(layers: &Layers, settings: &Path) -> BTreeMap<PathBuf, Names> {
     let mut targets = BTreeMap::new();
-    watch_path(settings, &mut targets);
+    for path in layers
+        .directories()
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([settings])
+    {
+        watch_path(path, &mut targets);
+        if path.is_symlink() {
+            watch_link(path, &mut targets);
+        }
+    }
     for layer in layers.directories() {
-        watch_path(layer, &mut targets);
         watch_directory(layer, &mut targets);
         for entry in fs::read_dir(layer).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -298,9 +365,9 @@ mod tests {
 
         /// Whether what is done is seen: the events are there when the call that makes them returns.
         fn sees(&self, act: impl FnOnce(&Place)) -> bool {
-            let watch = self.watch();
+            let mut watch = self.watch();
             act(self);
-            watch.take(&mut BTreeSet::new()).expect("events")
+            watch.has_changed().expect("events")
         }
     }
 
@@ -356,20 +423,55 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_that_is_a_link_is_watched_where_it_leads() {
+        let place = Place::new(&["etc", "store/1", "store/2"]);
+        let link = |to: &str, at: &str| {
+            std::os::unix::fs::symlink(place.path(to), place.path(at)).expect("a link");
+        };
+        link("store/1", "store/current");
+        link("store/current", "etc/boxd");
+        assert!(
+            place.sees(|place| fs::write(place.path("store/1/web.toml"), "x").expect("written"))
+        );
+        assert!(place.sees(|place| {
+            fs::remove_file(place.path("store/current")).expect("gone");
+        }));
+    }
+
+    #[test]
     fn a_file_that_is_being_written_is_known() {
+        sys::ignore_sigio();
+        let place = Place::new(&["etc/boxd", "store"]);
+        let link = place.path("etc/boxd/link.toml");
+        std::os::unix::fs::symlink(place.path("store/it"), link).expect("a link");
+        for path in ["etc/boxd/web.toml", "store/it"] {
+            let mut file = File::create(place.path(path)).expect("made");
+            file.write_all(b"half").expect("written");
+            let watch = place.watch();
+            assert!(watch.sees_writers(), "{path}");
+            drop(file);
+            assert!(!watch.sees_writers(), "{path}");
+        }
+        let _other = File::create(place.path("etc/boxd/web.toml~")).expect("made");
+        assert!(!place.watch().sees_writers());
+    }
+
+    #[test]
+    fn what_goes_or_is_empty_is_given_more_time() {
         let place = Place::new(&["etc/boxd"]);
-        let watch = place.watch();
-        let mut open = BTreeSet::new();
-        let mut file = File::create(place.path("etc/boxd/web.toml")).expect("made");
-        assert!(watch.take(&mut open).expect("events"));
-        assert_eq!(open.len(), 1, "an empty file is a mask, if it stays so");
-        file.write_all(b"half").expect("written");
-        assert!(watch.take(&mut open).expect("events"));
-        assert_eq!(open.len(), 1);
-        drop(file);
-        assert!(watch.take(&mut open).expect("events"));
-        assert!(open.is_empty());
-        assert!(!watch.take(&mut open).expect("events"));
+        let path = place.path("etc/boxd/web.toml");
+        let mut watch = place.watch();
+        let mut is_away = |act: &dyn Fn()| {
+            act();
+            assert!(watch.has_changed().expect("events"));
+            !watch.away.is_empty()
+        };
+        assert!(is_away(&|| drop(File::create(&path).expect("made"))));
+        assert!(!is_away(&|| fs::write(&path, "x").expect("written")));
+        let other = place.path("etc/boxd/web.toml~");
+        assert!(is_away(&|| fs::rename(&path, &other).expect("renamed")));
+        assert!(!is_away(&|| fs::rename(&other, &path).expect("renamed")));
+        assert!(is_away(&|| fs::remove_file(&path).expect("gone")));
     }
 
     #[test]
@@ -379,5 +481,6 @@ mod tests {
         watch.wait(Some(Duration::from_millis(1))).expect("waited");
         fs::write(place.path("etc/boxd/web.toml"), "x").expect("written");
         watch.wait(None).expect("waited");
+        assert!(watch.has_changed().expect("events"));
     }
 }

@@ -86,9 +86,7 @@ fn main() -> ExitCode {
         }
         Command::Agent => {
             journal::init_for_all("boxd");
-            let Err(error) = agent::service::run();
-            tracing::error!("cannot watch the definitions: {}", chain(&error));
-            ExitCode::FAILURE
+            match agent::service::run() {}
         }
         Command::Reload { name } => {
             journal::init("boxd", &name);

@@ -202,7 +202,7 @@ fn carry_out(wanted: Wanted, out: Look, err: Look) -> Result<ExitCode, Error> {
         &mut progress,
     )?;
     problems(&outcome.problems);
-    for failed in outcome.failed() {
+    for (_, failed) in outcome.failed() {
         complain(&format!(
             "{} {}\n",
             err.paint(Paint::Bad, "boxctl:"),

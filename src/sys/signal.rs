@@ -64,3 +64,10 @@ pub fn ignore_sigpipe() {
     // SAFETY: no handler is set. It fails for signals that cannot be ignored only.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
 }
+
+/// The kernel may say that a file is ready, or that somebody wants one on which a lease was taken, and nothing happens.
+pub fn ignore_sigio() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: no handler is set. It fails for signals that cannot be ignored only.
+    let _ = unsafe { signal(Signal::SIGIO, SigHandler::SigIgn) };
+}

@@ -71,6 +71,8 @@ pub(super) fn put_back(
             (What::Restart { service, sockets }, _, Some(_)) => {
                 Some(What::Restart { service, sockets })
             }
+            // It failed when the host started, perhaps by the same definition, and is to run.
+            (What::Start, Service::Failed, Some(_)) => Some(What::Start),
             // It did not run before.
             (What::Start, _, Some(_)) => Some(What::Stop),
             _ => None,
@@ -187,5 +189,41 @@ mod tests {
         let db = &boxes[&name("db")];
         assert_eq!(db.definition, texts("hostname = 'old'"));
         assert_eq!(db.held.as_ref().map(|held| held.why), Some(Why::Rejected));
+    }
+
+    #[test]
+    fn a_box_that_failed_before_is_tried_by_its_last_good_definition() {
+        let entries = |more: &str| -> BTreeMap<Name, Entry> {
+            let definition = texts(more);
+            let held = None;
+            [(name("web"), Entry { definition, held })].into()
+        };
+        let back = |service: Service| {
+            let ran = Runs {
+                service,
+                ..Runs::default()
+            };
+            let action = Action {
+                name: name("web"),
+                what: What::Start,
+                reason: None,
+                changes: Vec::new(),
+            };
+            let failure = Failure {
+                reason: "did not start".to_owned(),
+                blame: Blame::Definition,
+            };
+            let (_, back) = put_back(
+                &entries("hostname = 'old'"),
+                entries("hostname = 'new'"),
+                &[(name("web"), ran)].into(),
+                &BTreeMap::new(),
+                &[action],
+                &[(name("web"), failure)].into(),
+            );
+            back[0].what
+        };
+        assert_eq!(back(Service::Failed), What::Start);
+        assert_eq!(back(Service::AtRest), What::Stop);
     }
 }
