@@ -27,8 +27,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("foreground", EVERYTHING),
     (
         "agent",
-        "cgroup definition generation generator host journal launch::run_directory plan run::follow_the_service running \
-         sys::ignore_sigio sys::is_being_written systemd",
+        "cgroup definition generation generator host journal launch::run_directory plan run::follow_the_service running sys::ignore_sigio sys::is_being_written systemd",
     ),
     ("stop", "journal plan running"),
     (

@@ -4,7 +4,6 @@
 //! about is finished by the next one.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::time::Duration;
 
 use super::apply::{self, Outcome, Wanted};
@@ -16,7 +15,7 @@ use crate::definition::{Layers, LoadError};
 use crate::generation::{Generation, State, Store};
 use crate::journal::chain;
 use crate::name::Name;
-use crate::sys;
+use crate::sys::ignore_sigio;
 use crate::systemd::{Manager, notify};
 
 /// Who has generations applied that nobody asked for.
@@ -39,16 +38,25 @@ struct Said {
 const STATUS_MAX: usize = 1000;
 
 /// Watches and applies, for ever.
-pub fn run() -> Infallible {
+pub fn run() -> ! {
     let layers = Layers::system();
     let store = Store::system();
     let mut said = Said::default();
-    sys::ignore_sigio();
-    // Nobody waits for boxes that take their time, nor for who edits one.
-    let _ = notify::ready("looking at the definitions");
+    ignore_sigio();
+    let ready = || {
+        let _ = notify::ready("looking at the definitions");
+    };
+    // Nobody waits for boxes that take their time. But what is edited after a first start is a change.
+    let mut is_first = matches!(store.newest(), Ok(None));
+    if !is_first {
+        ready();
+    }
     loop {
         let watched = Watch::begin(&layers).and_then(|mut watch| {
             let done = round(&layers, &store, &mut said, &mut watch);
+            if std::mem::take(&mut is_first) {
+                ready();
+            }
             watch.wait(said.done(done))
         });
         if let Err(error) = watched {

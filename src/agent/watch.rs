@@ -23,7 +23,7 @@ use rustix::io::Errno;
 
 use crate::definition::Layers;
 use crate::definition::agent::SETTINGS;
-use crate::sys;
+use crate::sys::is_being_written;
 
 /// So long nothing more must come.
 const QUIET: Duration = Duration::from_millis(300);
@@ -233,7 +233,7 @@ impl Watch {
                     .filter(|name| names.matter(name))
                     .collect(),
             };
-            named.iter().any(|name| is_being_written(&path.join(name)))
+            named.iter().any(|name| has_writer(&path.join(name)))
         })
     }
 }
@@ -243,7 +243,7 @@ fn has_something(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() || metadata.len() > 0)
 }
 
-fn is_being_written(path: &Path) -> bool {
+fn has_writer(path: &Path) -> bool {
     // To open what is no file may have an effect.
     if !path.is_file() {
         return false;
@@ -252,7 +252,7 @@ fn is_being_written(path: &Path) -> bool {
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path);
-    file.is_ok_and(|file| sys::is_being_written(file.as_fd()))
+    file.is_ok_and(|file| is_being_written(file.as_fd()))
 }
 
 /// Which directories are watched for which names.
@@ -440,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_being_written_is_known() {
-        sys::ignore_sigio();
+        crate::sys::ignore_sigio();
         let place = Place::new(&["etc/boxd", "store"]);
         let link = place.path("etc/boxd/link.toml");
         std::os::unix::fs::symlink(place.path("store/it"), link).expect("a link");

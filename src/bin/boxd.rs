@@ -86,7 +86,7 @@ fn main() -> ExitCode {
         }
         Command::Agent => {
             journal::init_for_all("boxd");
-            match agent::service::run() {}
+            agent::service::run()
         }
         Command::Reload { name } => {
             journal::init("boxd", &name);
