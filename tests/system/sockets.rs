@@ -13,7 +13,7 @@ use crate::guest::{
 
 /// Says what it was given, then answers every connection of its sockets with a line. Asked to stop, it answers those
 /// it has taken first.
-const SERVER: &str = r#"
+pub const SERVER: &str = r#"
 import os, select, signal, socket, sys
 stop = []
 signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
@@ -35,7 +35,7 @@ while not stop:
         taken.close()
 "#;
 
-fn define_server(more: &str) {
+pub fn define_server(more: &str) {
     write("/usr/local/lib/server.py", SERVER);
     define(
         "web",
@@ -45,7 +45,7 @@ fn define_server(more: &str) {
 }
 
 /// Connects once, however long it takes to be answered; what was said.
-fn ask(port: u16) -> std::io::Result<String> {
+pub fn ask(port: u16) -> std::io::Result<String> {
     let mut connection = TcpStream::connect(("127.0.0.1", port))?;
     connection.set_read_timeout(Some(Duration::from_secs(80)))?;
     connection.write_all(b"?")?;

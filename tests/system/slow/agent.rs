@@ -2,10 +2,22 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::apply::{RUNS, history};
-use crate::guest::{define, must, pid, property, sh, start, unit, wait_for, wait_for_state, write};
+use crate::guest::{
+    define, define_script, must, pid, property, sh, start, unit, wait_for, wait_for_state, write,
+};
+use crate::sockets::{SERVER, ask, define_server};
+
+/// Waits until `systemctl status boxd` has these words.
+#[track_caller]
+fn agent_says(words: &str) {
+    wait_for(&format!("boxd.service says {words:?}"), || {
+        property("boxd.service", "StatusText").contains(words)
+    });
+}
 
 /// The agent does all that when a file is edited, however that is done; what it cannot use it says, and nothing depends
 /// on its life.
@@ -22,11 +34,6 @@ fn an_edited_file_is_enough() {
     let runs_as = |hostname: &str| {
         let ran = sh("boxctl exec web -- cat /etc/hostname");
         ran.status == 0 && ran.out == hostname
-    };
-    let agent_says = |words: &str| {
-        wait_for(&format!("boxd.service says {words:?}"), || {
-            property("boxd.service", "StatusText").contains(words)
-        });
     };
     let web = "/etc/boxd/web.toml";
     must("mkdir -p /srv/told; echo true > /srv/told/it");
@@ -110,4 +117,74 @@ fn an_edited_file_is_enough() {
     must("boxctl apply; rm /etc/boxd.toml");
     assert!(runs_as("fifth"));
     must("systemctl restart box@web; systemctl stop box@web box@db");
+}
+
+/// Ends the clients, also where the test fails.
+struct Enough<'a>(&'a AtomicBool);
+
+impl Drop for Enough<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Under load a bad change refuses nobody, nor does its end: who connects meanwhile is answered by the definition before.
+#[test]
+fn a_bad_change_under_load_is_put_back_and_nobody_is_refused() {
+    let socket = "[[socket]]\nstream = 8080\nbacklog = 4096\n";
+    define_server(socket);
+    write("/usr/local/lib/bad.py", &SERVER.replace("hello", "bye"));
+    must("systemctl start box@web.socket");
+    assert_eq!(ask(8080).expect("an answer"), "hello");
+    must("systemctl unmask boxd; systemctl start boxd");
+    agent_says("generation 1 is in force");
+    let enough = AtomicBool::new(false);
+    let answered = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        let _at_last = Enough(&enough);
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !enough.load(Ordering::Relaxed) {
+                        let said = ask(8080).expect("an answer");
+                        assert!(["hello", "bye"].contains(&&*said), "{said}");
+                        answered.fetch_add(1, Ordering::Relaxed);
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                })
+            })
+            .collect();
+        let more_answers = || {
+            let seen = answered.load(Ordering::Relaxed);
+            let lives = || clients.iter().any(|client| !client.is_finished());
+            wait_for("more answers", || {
+                !lives() || answered.load(Ordering::Relaxed) > seen + 8
+            });
+        };
+        more_answers();
+        let bad = "command = ['/bin/false']\nready.when = 'notify'\nrestart.policy = 'no'\n";
+        define("web", &format!("{bad}{socket}"));
+        agent_says("box web is held: it did not restart");
+        more_answers();
+        assert_eq!(history()[..3], ["applied", "failed", "applied"]);
+        assert_eq!(ask(8080).expect("an answer"), "hello");
+
+        // What comes up and does the wrong thing somebody sees, and takes back.
+        define(
+            "web",
+            &format!("command = ['/usr/bin/python3', '-I', '/usr/local/lib/bad.py']\n{socket}"),
+        );
+        agent_says("generation 4 is in force");
+        assert_eq!(ask(8080).expect("an answer"), "bye");
+        must("boxctl rollback");
+        assert_eq!(ask(8080).expect("an answer"), "hello");
+        define("db", "command = ['/bin/sleep', 'infinity']\n");
+        agent_says("box web is held: rolled back");
+        more_answers();
+        assert_eq!(ask(8080).expect("an answer"), "hello");
+        enough.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.join().expect("nobody was refused");
+        }
+    });
 }
