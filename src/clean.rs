@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use crate::cgroup;
 use crate::launch::run_directory::{self, RunDirectory};
 use crate::name::Name;
-use crate::systemd::{self, Manager, scope};
+use crate::systemd::{self, Manager, machine, scope};
 
 /// How long the processes of a killed box may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
@@ -316,6 +316,9 @@ pub fn clear(name: &Name, directory: &RunDirectory) -> Result<bool, Error> {
             name: name.clone(),
             source,
         })?;
+    }
+    if let Err(error) = machine::withdraw(&name.scope()) {
+        tracing::warn!("{}", crate::journal::chain(&error));
     }
     Ok(lived)
 }

@@ -77,6 +77,8 @@ pub struct Definition {
     pub after: Vec<Dependency>,
     /// Not started without these.
     pub requires: Vec<Dependency>,
+    /// Whether systemd-machined knows the box.
+    pub machine: bool,
     /// Whether the box is started when the host boots; one with sockets, whether they listen then.
     pub start_at_boot: bool,
     /// Where the box's files come from.

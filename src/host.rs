@@ -483,6 +483,7 @@ pub(crate) fn example() -> Definition {
         profile: crate::definition::Profile::App,
         after: Vec::new(),
         requires: Vec::new(),
+        machine: true,
         start_at_boot: false,
         root: crate::definition::Root::default(),
         mounts: Vec::new(),

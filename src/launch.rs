@@ -35,11 +35,13 @@ pub mod credentials;
 pub mod environment;
 mod error;
 pub mod protocol;
+pub mod registration;
 pub mod run_directory;
 pub mod stdio;
 mod unfinished;
 
 pub use error::Error;
+pub use registration::Registration;
 pub use run_directory::RunDirectory;
 pub use stdio::{Output, Sockets, Stdio};
 
@@ -76,6 +78,8 @@ pub struct Standing<'a> {
     child: Unfinished<'a>,
     cgroup: PathBuf,
     terminal: Option<OwnedFd>,
+    /// Where systemd made the scope.
+    manager: Option<Manager>,
 }
 
 /// A box that runs.
@@ -200,13 +204,16 @@ impl<'a> Settling<'a> {
             mut child,
             scope,
         } = self;
-        if let Err(error) = scope.map_or(Ok(()), |scope| scope.finish(plan, &child)) {
-            if let systemd::Error::Exists { .. } = error {
-                child.disowns();
+        let manager = match scope.map(|scope| scope.finish(plan, &child)).transpose() {
+            Ok(manager) => manager,
+            Err(error) => {
+                if let systemd::Error::Exists { .. } = error {
+                    child.disowns();
+                }
+                // A child that failed has no place any more; then its reason is the reason.
+                return Err(child.failure().unwrap_or(Error::Scope(error)));
             }
-            // A child that failed has no place any more; then its reason is the reason.
-            return Err(child.failure().unwrap_or(Error::Scope(error)));
-        }
+        };
         let (pid, _) = child.process();
         let cgroup = cgroup::of_process(pid.as_raw()).map_err(Error::Cgroup)?;
         if !cgroup.ends_with(&plan.scope.unit) && !cgroup.ends_with(plain_name(&plan.name)) {
@@ -219,6 +226,7 @@ impl<'a> Settling<'a> {
                 child,
                 cgroup,
                 terminal: descriptors.pop(),
+                manager,
             }),
             (other, _) => Err(Error::Unexpected(other)),
         }
@@ -239,6 +247,13 @@ impl Standing<'_> {
     /// The master of the box's terminal, for the first who asks; none if it has none. It does not block.
     pub fn take_terminal(&mut self) -> Option<OwnedFd> {
         self.terminal.take()
+    }
+
+    /// Asks systemd-machined to register the box, if its plan says so, while there is other work to do.
+    pub fn register(&mut self, plan: &Plan) -> Option<Registration> {
+        let machine = plan.machine.as_ref()?;
+        let manager = self.manager.take()?;
+        Registration::begin(manager, &plan.name, machine, process(&self.child))
     }
 
     /// Says the word, and returns when the payload has been executed.
@@ -269,9 +284,10 @@ impl Launched {
 }
 
 impl AskedFor {
-    fn finish(self, plan: &Plan, child: &Unfinished<'_>) -> Result<(), systemd::Error> {
+    fn finish(self, plan: &Plan, child: &Unfinished<'_>) -> Result<Manager, systemd::Error> {
         self.manager
-            .finish_scope(self.pending, &request(plan, child))
+            .finish_scope(self.pending, &request(plan, child))?;
+        Ok(self.manager)
     }
 }
 
@@ -317,14 +333,18 @@ pub fn scope_cgroup(plan: &Plan) -> Result<PathBuf, Error> {
 }
 
 fn request<'a>(plan: &'a Plan, child: &'a Unfinished<'_>) -> Request<'a> {
-    let (pid, pidfd) = child.process();
     Request {
         scope: &plan.scope,
         stop: &plan.stop,
-        process: Process {
-            pid: pid.as_raw(),
-            pidfd,
-        },
+        process: process(child),
+    }
+}
+
+fn process<'a>(child: &'a Unfinished<'_>) -> Process<'a> {
+    let (pid, pidfd) = child.process();
+    Process {
+        pid: pid.as_raw(),
+        pidfd,
     }
 }
 

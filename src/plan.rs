@@ -75,6 +75,9 @@ pub struct Plan {
     pub idle_stop: Option<Duration>,
     /// The scope the payload lives in.
     pub scope: Scope,
+    /// What systemd-machined is told of the box; none if it is told nothing.
+    #[serde(default)]
+    pub machine: Option<Machine>,
     /// When it counts as started.
     pub ready: Ready,
     /// The socket through which it says how it does; none if nobody asks.
@@ -113,6 +116,7 @@ impl Plan {
             self.mounts.retain(|step| step.at != notify.socket);
         }
         self.watchdog = None;
+        self.machine = None;
         self
     }
 }
@@ -392,6 +396,15 @@ pub struct Scope {
     /// Devices besides those every box has.
     #[serde(default)]
     pub devices: Vec<DeviceRule>,
+}
+
+/// The box for systemd-machined; its name is the box's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Its machine-id(5): 32 hexadecimal digits.
+    pub id: String,
+    /// Where its files lie on the host, as far as they lie in one place; for people.
+    pub root: Option<PathBuf>,
 }
 
 /// What may be done with a device; `DeviceAllow=` of systemd.resource-control(5).

@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
 
@@ -24,9 +25,10 @@ use crate::handover::{self, Document, Idle, Listener};
 use crate::host;
 use crate::identity;
 use crate::launch::run_directory::{self, RunDirectory};
-use crate::launch::{self, Lifetime, Place, Settling, Sockets, Stdio};
+use crate::launch::{self, Lifetime, Place, Registration, Settling, Sockets, Stdio};
 use crate::name::Name;
 use crate::plan::{self, Limit, Plan, Problem};
+use crate::sys::Fork;
 use crate::systemd::Manager;
 use crate::systemd::notify::{self, Barrier};
 use crate::{cgroup, clean, programs, sys};
@@ -262,14 +264,24 @@ pub fn run(name: &Name) -> Result<Infallible, Error> {
     if clean::clear(name, &directory)? {
         tracing::warn!("ended what was left of an earlier life of box {name}");
     }
-    let result = start(&definition, &texts, &plan, sockets, &directory);
-    if result.is_err() {
-        forget(handover::NAMES.into_iter());
-        if let Err(error) = directory.remove() {
-            tracing::warn!("{}", crate::journal::chain(&error));
+    let Started {
+        descriptors,
+        registration,
+    } = match start(&definition, &texts, &plan, sockets, &directory) {
+        Ok(started) => started,
+        Err(error) => {
+            forget(handover::NAMES.into_iter());
+            if let Err(error) = directory.remove() {
+                tracing::warn!("{}", crate::journal::chain(&error));
+            }
+            return Err(error);
         }
-    }
-    let descriptors = result?;
+    };
+    let unanswered = registration.and_then(Registration::finish_if_answered);
+    let descriptors = match unanswered {
+        None => descriptors,
+        Some(registration) => leave_waiting(registration, descriptors, directory),
+    };
     let failed = supervise(&supervisor, name, descriptors);
     // The box runs, and nobody looks after it: `boxd clean` ends it, for this service has failed.
     forget(handover::NAMES.into_iter());
@@ -410,6 +422,14 @@ fn listener(socket: &OwnedFd) -> Option<Listener> {
 /// Descriptors with the names they are stored under.
 type Named = Vec<(&'static str, OwnedFd)>;
 
+/// A box that runs.
+struct Started {
+    /// What its supervisor needs.
+    descriptors: Named,
+    /// What systemd-machined was asked.
+    registration: Option<Registration>,
+}
+
 /// From the clone to the payload, with everything in systemd's store before the payload begins.
 fn start(
     definition: &Definition,
@@ -417,7 +437,7 @@ fn start(
     plan: &Plan,
     sockets: Sockets,
     directory: &RunDirectory,
-) -> Result<Named, Error> {
+) -> Result<Started, Error> {
     let name = &plan.name;
     let launch_failed = |source| Error::Launch {
         name: name.clone(),
@@ -453,6 +473,8 @@ fn start(
             standing.cgroup().to_owned(),
         )));
     }
+    // Its first process is in its scope, and does not leave it for a group of its own before the word.
+    let registration = standing.register(plan);
 
     let terminal = standing.take_terminal();
     let terminal = terminal.map(|master| (handover::FD_TERMINAL, master));
@@ -477,7 +499,31 @@ fn start(
     }
     descriptors.push((handover::FD_DOCUMENT, sealed));
     descriptors.push((handover::FD_PROCESS, launched.pidfd));
-    Ok(descriptors)
+    Ok(Started {
+        descriptors,
+        registration,
+    })
+}
+
+/// Waits for systemd-machined in a process of its own, so that the supervisor does not: it may have to be started first.
+/// That process ends with the answer, and with the service at the latest.
+fn leave_waiting(registration: Registration, descriptors: Named, directory: RunDirectory) -> Named {
+    // A sibling: systemd waits for it, the supervisor does not know it.
+    match sys::clone3(CloneFlags::CLONE_PARENT) {
+        Ok(Fork::Child) => {
+            // The lock and the streams of the box are not for it.
+            drop((descriptors, directory));
+            registration.finish();
+            sys::exit_now(0)
+        }
+        Ok(Fork::Parent { .. }) => {}
+        Err(error) => tracing::warn!(
+            "cannot wait for the answer of systemd-machined, which may not know the box: {error}"
+        ),
+    }
+    // Not closed in order: the connection is the other's now. execve(2) lets go of this end.
+    std::mem::forget(registration);
+    descriptors
 }
 
 /// Has systemd keep what the next supervisor needs, in case this one is killed. systemd comes to it when it has made the

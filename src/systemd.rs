@@ -8,6 +8,7 @@ use std::io;
 use std::time::Duration;
 
 mod bus;
+pub mod machine;
 pub mod manager;
 pub mod notify;
 pub mod scope;

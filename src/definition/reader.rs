@@ -110,6 +110,7 @@ fn read(name: &Name, sources: Vec<PathBuf>, mut whole: Section<'_>) -> Definitio
         start_at_boot: whole
             .read("start-at-boot", |item| item.boolean())
             .unwrap_or_default(),
+        machine: whole.read("machine", |item| item.boolean()).unwrap_or(true),
         root: root(whole.section("root", "[root]")),
         mounts: mounts(&mut whole),
         idle_stop: idle_stop(&mut whole, &sockets),

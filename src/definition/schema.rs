@@ -103,6 +103,9 @@ struct Format {
     /// Whether the box is started when the host boots; with sockets, whether they listen then, and the first
     /// connection starts the box. Default: `false`.
     start_at_boot: Option<bool>,
+    /// Whether systemd-machined(8) knows the box by its name, for machinectl(1), `systemctl -M` and `journalctl -M`;
+    /// a host without it is no error. Default: `true`.
+    machine: Option<bool>,
     /// Where the box's files come from. Default: the host's /usr.
     root: Option<Root>,
     /// What is mounted into the root, in the order written. Default: none.

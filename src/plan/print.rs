@@ -143,6 +143,10 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
         )?;
     }
 
+    if plan.machine.is_none() {
+        line(out, "machine", "unknown to systemd-machined")?;
+    }
+
     section(out, "life")?;
     let when = match plan.ready.when {
         ReadyWhen::Started => "started",

@@ -8,11 +8,12 @@ use std::time::Duration;
 use super::machine_id::{self, MachineId};
 use super::problem::{Findings, Problem, Reason};
 use super::{
-    Health, HealthRules, IdRange, Namespaces, Notify, Output, Payload, Plan, Rate, Ready, Scope,
-    Stop, credentials, devices, limits, mounts, privileges, sockets, walls,
+    Health, HealthRules, IdRange, Machine, Namespaces, Notify, Output, Payload, Plan, Rate, Ready,
+    Scope, Stop, credentials, devices, limits, mounts, privileges, sockets, walls,
 };
 use crate::definition::{
-    self, Address, Clock, Definition, Group, Probe, Profile, ReadyWhen, SocketKind, User, Users,
+    self, Address, Clock, Definition, Group, Probe, Profile, ReadyWhen, RootSource, SocketKind,
+    User, Users,
 };
 use crate::host::Host;
 
@@ -99,6 +100,9 @@ pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem
             limits,
             devices: devices.rules,
         },
+        machine: definition
+            .machine
+            .then(|| machine(definition, host, machine_id)),
         description,
         ready: Ready {
             when: definition.ready.when,
@@ -135,6 +139,16 @@ fn ids(definition: &Definition, host: &Host, findings: &mut Findings) -> Option<
             findings.refuse("security.users", Reason::NoIds { why: why.clone() });
             None
         }
+    }
+}
+
+fn machine(definition: &Definition, host: &Host, id: MachineId) -> Machine {
+    Machine {
+        id: id.to_string(),
+        root: match &definition.root.source {
+            RootSource::Directory(path) => Some(host.path(path).real),
+            RootSource::Host => None,
+        },
     }
 }
 

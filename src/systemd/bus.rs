@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::num::NonZeroU32;
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -28,6 +29,27 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// For calls that only ask. Jobs take as long as they take.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// How often the runtime goes round until what the kernel has is with whom it is for: once to ask the kernel, once for
+/// the task that reads, once for the one that takes; and one more.
+const TURNS: u32 = 4;
+
+const MANAGER_OBJECT: Object<'static> = Object {
+    destination: DESTINATION,
+    path: MANAGER_PATH,
+    interface: MANAGER,
+};
+
+/// Whose method is called.
+#[derive(Clone, Copy)]
+pub(super) struct Object<'a> {
+    /// The peer's name on the bus.
+    pub destination: &'a str,
+    /// Which of its objects.
+    pub path: &'a str,
+    /// By which of the object's interfaces.
+    pub interface: &'a str,
+}
+
 /// A connection with the runtime that drives it.
 pub(super) struct Bus {
     // Dropped before the runtime that its tasks run on.
@@ -40,6 +62,14 @@ pub(super) struct JobCall {
     pub attempt: String,
     pub unit: String,
     pub message: Message,
+}
+
+/// Calls whose answers are looked at later.
+pub(super) struct Posted {
+    attempt: String,
+    serials: Vec<NonZeroU32>,
+    answers: Vec<Option<Message>>,
+    stream: MessageStream,
 }
 
 /// Calls that are on their way.
@@ -65,12 +95,88 @@ impl Bus {
         })
     }
 
+    /// Sends calls in one go, whoever they are for, and waits for none of them.
+    pub fn post(&self, attempt: &str, calls: &[Message]) -> Result<Posted, Error> {
+        let posted = Posted {
+            attempt: attempt.to_owned(),
+            serials: calls
+                .iter()
+                .map(|call| call.primary_header().serial_num())
+                .collect(),
+            answers: calls.iter().map(|_| None).collect(),
+            // Everything that arrives from now on is kept until it is looked at.
+            stream: MessageStream::from(&self.connection),
+        };
+        self.runtime
+            .block_on(self.connection.send_all(calls))
+            .map_err(|error| lost(attempt, error))?;
+        Ok(posted)
+    }
+
+    /// Takes what has arrived by now, without waiting; whether that are all answers.
+    pub fn look_for_answers(&self, posted: &mut Posted) -> Result<bool, Error> {
+        self.runtime.block_on(async {
+            for _ in 0..TURNS {
+                posted.take_what_is_there().await?;
+                if posted.is_answered() {
+                    break;
+                }
+                // The runtime asks the kernel what has arrived, and does not wait for it.
+                tokio::task::yield_now().await;
+            }
+            Ok(posted.is_answered())
+        })
+    }
+
+    /// Waits for all answers, in the order of the calls.
+    pub fn answers(
+        &self,
+        mut posted: Posted,
+        within: Duration,
+    ) -> Result<Vec<Result<Message, Error>>, Error> {
+        self.runtime.block_on(async {
+            tokio::time::timeout(within, posted.all())
+                .await
+                .unwrap_or_else(|_| {
+                    Err(Error::Timeout {
+                        attempt: posted.attempt.clone(),
+                        waited: within,
+                    })
+                })
+        })?;
+        let answers = posted.answers.into_iter().flatten();
+        Ok(answers
+            .map(|answer| match answer.message_type() {
+                MessageType::Error => Err(refusal(&posted.attempt, "", &answer)),
+                _ => Ok(answer),
+            })
+            .collect())
+    }
+
     /// A message that calls a method of systemd's manager object.
     pub fn message<B>(&self, attempt: &str, member: &str, body: &B) -> Result<Message, Error>
     where
         B: Serialize + DynamicType,
     {
-        self.build(attempt, MANAGER_PATH, MANAGER, member, body)
+        self.message_to(MANAGER_OBJECT, attempt, member, body)
+    }
+
+    /// A message that calls a method of any object.
+    pub fn message_to<B>(
+        &self,
+        object: Object<'_>,
+        attempt: &str,
+        member: &str,
+        body: &B,
+    ) -> Result<Message, Error>
+    where
+        B: Serialize + DynamicType,
+    {
+        Message::method_call(object.path, member)
+            .destination(object.destination)
+            .interface(object.interface)
+            .build(body)
+            .map_err(|error| form(attempt, error))
     }
 
     /// Calls a method of the manager and waits for the answer.
@@ -100,7 +206,12 @@ impl Bus {
 
     /// All properties of an object, of every interface it has.
     pub fn properties(&self, attempt: &str, path: &str) -> Result<Properties, Error> {
-        let message = self.build(attempt, path, PROPERTIES, "GetAll", &("",))?;
+        let object = Object {
+            destination: DESTINATION,
+            path,
+            interface: PROPERTIES,
+        };
+        let message = self.message_to(object, attempt, "GetAll", &("",))?;
         Ok(Properties(self.ask(ANSWER, attempt, message)?))
     }
 
@@ -132,24 +243,6 @@ impl Bus {
         wait.outcomes(timeout.unwrap_or_default())
     }
 
-    fn build<B>(
-        &self,
-        attempt: &str,
-        path: &str,
-        interface: &str,
-        member: &str,
-        body: &B,
-    ) -> Result<Message, Error>
-    where
-        B: Serialize + DynamicType,
-    {
-        Message::method_call(path, member)
-            .destination(DESTINATION)
-            .interface(interface)
-            .build(body)
-            .map_err(|error| form(attempt, error))
-    }
-
     fn ask<R>(&self, within: Duration, attempt: &str, message: Message) -> Result<R, Error>
     where
         R: DeserializeOwned + Type,
@@ -177,6 +270,54 @@ impl Bus {
             .body()
             .deserialize()
             .map_err(|error| form(attempt, error))
+    }
+}
+
+impl Posted {
+    async fn all(&mut self) -> Result<(), Error> {
+        while !self.is_answered() {
+            match next(&mut self.stream).await {
+                Some(message) => self.take(message)?,
+                None => return Err(self.broke_off()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_what_is_there(&mut self) -> Result<(), Error> {
+        while !self.is_answered() {
+            let stream = &mut self.stream;
+            let there =
+                poll_fn(|context| Poll::Ready(Pin::new(&mut *stream).poll_next(context))).await;
+            match there {
+                Poll::Pending => break,
+                Poll::Ready(Some(message)) => self.take(message)?,
+                Poll::Ready(None) => return Err(self.broke_off()),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, message: Result<Message, zbus::Error>) -> Result<(), Error> {
+        let message = message.map_err(|error| lost(&self.attempt, error))?;
+        let Some(serial) = message.header().reply_serial() else {
+            return Ok(());
+        };
+        if let Some(index) = self.serials.iter().position(|known| *known == serial) {
+            self.answers[index] = Some(message);
+        }
+        Ok(())
+    }
+
+    fn is_answered(&self) -> bool {
+        self.answers.iter().all(Option::is_some)
+    }
+
+    fn broke_off(&self) -> Error {
+        Error::Lost {
+            attempt: self.attempt.clone(),
+            source: None,
+        }
     }
 }
 

@@ -20,7 +20,7 @@ const COLLECTION: Duration = Duration::from_secs(2);
 
 /// A connection to systemd.
 pub struct Manager {
-    bus: Bus,
+    pub(super) bus: Bus,
 }
 
 /// A unit as systemd sees it.

@@ -224,6 +224,7 @@ pub fn host_box(line: &str) -> Plan {
             when: ReadyWhen::Started,
             timeout: Duration::from_secs(90),
         },
+        machine: None,
         notify: None,
         watchdog: None,
         reload: None,

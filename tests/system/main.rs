@@ -13,6 +13,7 @@ mod files;
 mod health;
 mod life;
 mod limits;
+mod machines;
 mod notify;
 mod operator;
 mod package;

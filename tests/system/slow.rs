@@ -9,6 +9,7 @@ use crate::guest::{
     define, define_script, everything, inside, journal, must, nothing_left, property, sh, start,
     status, stop, unit, wait_for, wait_for_state,
 };
+use crate::machines::install_machined;
 use crate::terminal::Operator;
 
 /// A host that boots starts all its boxes at the same moment: all come up, none shares an id.
@@ -133,6 +134,7 @@ fn a_box_boots_a_debian_of_its_own() {
         "command = ['/sbin/init']\nprofile = 'system'\ntty = true\n[root]\ndirectory = '/srv/debian'\n[stop]\ntimeout = '10min'\n\
          [credentials]\ngreeting = { file = '/srv/greeting' }",
     );
+    install_machined();
     must("umask 077; printf hello > /srv/greeting; systemctl daemon-reload");
     let comes_up = |after: i64| {
         let mut first = 0;
@@ -188,6 +190,23 @@ fn a_box_boots_a_debian_of_its_own() {
     wait_for("its journal", || {
         inside("debian", "journalctl -t inner -o cat --no-pager").contains("its-own-journal")
     });
+    // The tools of the host for machines reach into it.
+    let out = |command: &str| sh(command).out;
+    assert_eq!(out("systemctl -M debian is-system-running"), "running");
+    assert_eq!(
+        out("systemctl -M debian show --value -p TasksMax inner"),
+        "7"
+    );
+    let lines = out("journalctl -M debian -t inner -o cat --no-pager");
+    assert_eq!(lines, "its-own-journal");
+    let shell = out(
+        "machinectl -q shell root@debian /bin/sh -c 'echo $(cat /proc/1/comm) $(id -u) $(hostname)'",
+    );
+    assert_eq!(shell, "systemd 0 debian");
+    let page = must("machinectl status --no-pager debian");
+    for word in ["box-debian.scope", "OS: Debian", "UID Shift: "] {
+        assert!(page.contains(word), "{word}: {page}");
+    }
 
     // Its console is a terminal at which one logs in, as at any machine's.
     let mut operator = Operator::attach("debian");

@@ -100,6 +100,7 @@ const NAMES: &[(&str, &str, &str, &str)] = &[
     ("health.timeout", "HealthTimeout=", "", "--health-timeout"),
     ("hostname", "HostName=", "Hostname=", "--hostname"),
     ("idle-stop", "", "", ""),
+    ("machine", "", "--register=", ""),
     (
         "mount.at",
         "Volume=, Tmpfs=",
