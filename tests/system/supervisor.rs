@@ -314,25 +314,21 @@ fn a_supervisor_keeps_no_more_power_than_it_needs() {
         assert_eq!(property(&unit("tick"), "MainPID"), main);
         assert_eq!(of("tick"), LEFT);
     }
-    let seen = printed("tick").len();
-    wait_for("more output", || printed("tick").len() > seen + 2);
-    kill_the_supervisor();
-    wait_for("the heir's walls", || {
-        of("tick") == LEFT.replace(" 24", " 80024")
-    });
-
     // One that brings its libraries along executes nothing but what lies beside it: a script is read by another program.
     const PROGRAM: &str = "/usr/lib/boxd/box-supervisor";
     if sh(&format!("head -c 4096 {PROGRAM} | grep -q ld-linux")).status == 0 {
         println!("built for this machine alone, it may load what lies in /usr");
     } else {
         let old = property(&unit("tick"), "MainPID");
-        must(&format!("mv {PROGRAM} {PROGRAM}.itself"));
+        must(&format!("cp -p {PROGRAM} {PROGRAM}.itself"));
         write(
-            PROGRAM,
+            &format!("{PROGRAM}.new"),
             &format!("#!/bin/sh\nexec {PROGRAM}.itself \"$@\"\n"),
         );
-        must(&format!("chmod 755 {PROGRAM}"));
+        // As a package replaces it.
+        must(&format!(
+            "chmod 755 {PROGRAM}.new; mv {PROGRAM}.new {PROGRAM}"
+        ));
         must("systemctl kill --kill-whom=main --signal=USR1 box@tick");
         wait_for("the one outside of the walls", || {
             let new = property(&unit("tick"), "MainPID");
@@ -345,6 +341,13 @@ fn a_supervisor_keeps_no_more_power_than_it_needs() {
         );
         must(&format!("mv {PROGRAM}.itself {PROGRAM}"));
     }
+    let seen = printed("tick").len();
+    wait_for("more output", || printed("tick").len() > seen + 2);
+    kill_the_supervisor();
+    wait_for("the heir's walls", || {
+        of("tick") == LEFT.replace(" 24", " 80024")
+    });
+
     stop("tick");
 }
 
