@@ -409,10 +409,6 @@ impl EventLoop {
         if now < again {
             return Some(again);
         }
-        if self.gave_back.is_zero() {
-            // Reading the hand-over, and putting up walls, takes more of it than all that comes.
-            sys::give_program_back();
-        }
         self.gave_back = now;
         sys::give_memory_back();
         next

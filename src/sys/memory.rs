@@ -18,8 +18,8 @@ pub fn give_memory_back_early() {
     }
 }
 
-/// Gives back memory that was used and is not any more: free pieces of the heap, as far as they are whole pages, and what
-/// deeper calls have left on the stack. Only memory is concerned: what the kernel does not take stays as it is.
+/// Gives back memory before a sleep: free pieces of the heap, as far as they are whole pages; what deeper calls have left
+/// on the stack; and the program itself, see [`give_program_back`]. What the kernel does not take stays as it is.
 ///
 /// For a process with one thread alone, whose stack is where the kernel put it, with nothing below that it could grow
 /// into.
@@ -30,6 +30,7 @@ pub fn give_memory_back() {
         libc::malloc_trim(0);
     }
     give_stack_back();
+    give_program_back();
 }
 
 // In a frame of its own: within a larger one, what is in use could lie below the place looked at.
@@ -54,8 +55,9 @@ fn give_stack_back() {
 }
 
 /// Lets go of the pages of this program itself, its instructions and constants: those that are needed again come back
-/// from the page cache, where they stay in any case. What only the start of a long life needs is then mapped no more.
-pub fn give_program_back() {
+/// from the page cache, where they stay in any case, as long as the kernel has room. Of all it has run, a process that
+/// sleeps then holds a few pages.
+fn give_program_back() {
     unsafe extern "C" fn segment(
         info: *mut libc::dl_phdr_info,
         _size: libc::size_t,
