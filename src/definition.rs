@@ -5,8 +5,6 @@
 //! the host, or knows how a box is run.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,12 +15,16 @@ use crate::syscall::{Architecture, Syscall};
 
 pub use diagnostics::{Diagnostics, SourceText, Style};
 pub use health::{Health, OnFailure, Probe, UNHEALTHY};
-pub use layers::{BadName, Layers, Listed, LoadError, list, load, load_file, texts, texts_with};
+pub use layers::{
+    BadName, Layers, Listed, LoadError, list, load, load_file, load_file_of_one, of_texts, texts,
+    texts_with,
+};
 pub use output::Output;
 pub use reader::{parse, understand};
 pub use reload::{Reload, ReloadHow, Watchdog};
 pub use schema::{Key, Peers, keys, schema};
 pub use settings::{Setting, Unreadable, edited, with_drop_in};
+pub use sockets::{Address, BindIpv6Only, Listen, Socket, SocketKind, SocketOptions};
 pub use values::parse_user;
 pub use written::{Written, written};
 
@@ -31,6 +33,7 @@ pub mod changes;
 mod devices;
 mod diagnostics;
 mod health;
+mod instances;
 mod layers;
 mod mounts;
 mod output;
@@ -49,10 +52,12 @@ mod written;
 /// One box as its operator described it. Absent means "not written": defaults are the plan's to decide.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Definition {
-    /// The box's name: the file's stem.
+    /// The box's name: the file's stem, with the number of an instance if it is read for one.
     pub name: Name,
     /// The files this was read from, the base first, then its drop-ins in the order they were merged.
     pub sources: Vec<PathBuf>,
+    /// How many boxes there are of it. Absent: one, without a number.
+    pub instances: Option<u16>,
     /// One line for people: the unit's `Description=`.
     pub description: Option<String>,
     /// The program and its arguments; never empty; the program is absolute or looked up in the box's `PATH`.
@@ -229,6 +234,21 @@ pub enum Dependency {
 }
 
 impl Definition {
+    /// Whether it describes several boxes, and is read for none of them.
+    pub fn is_of_all(&self) -> bool {
+        self.instances.is_some() && self.name.instance().is_none()
+    }
+
+    /// The boxes it is read for: the one, or all instances.
+    pub fn boxes(&self) -> Vec<Name> {
+        match self.instances.filter(|_| self.is_of_all()) {
+            Some(count) => (1..=count)
+                .map(|index| self.name.with_instance(index))
+                .collect(),
+            None => vec![self.name.clone()],
+        }
+    }
+
     /// The socket units of the box, in the order of its sockets: the first is `box@NAME.socket`, which the
     /// others start and stop with.
     pub fn socket_units(&self) -> Vec<String> {
@@ -243,9 +263,12 @@ impl Definition {
 }
 
 impl Dependency {
-    /// The unit this stands for.
-    pub fn unit(&self) -> String {
+    /// The unit this stands for: of a box that has instances the one that starts all.
+    pub fn unit(&self, has_instances: &dyn Fn(&Name) -> bool) -> String {
         match self {
+            Dependency::Box(name) if name.instance().is_none() && has_instances(name) => {
+                name.target()
+            }
             Dependency::Box(name) => name.unit(),
             Dependency::Unit(unit) => unit.clone(),
         }
@@ -318,181 +341,6 @@ pub enum MountSource {
         /// Permission bits of its root; default `0755`.
         mode: u32,
     },
-}
-
-/// `[[socket]]`: addresses with the same options, one socket unit of systemd's; systemd.socket(5).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Socket {
-    /// `FileDescriptorName=`. Absent: the name of the box's first socket unit, as systemd has it.
-    pub name: Option<String>,
-    /// Where it listens, in the order of the descriptors; never empty in a definition without problems.
-    pub listen: Vec<Listen>,
-    /// A path may be one at which somebody listens whom the host trusts.
-    pub sensitive: bool,
-    /// All else.
-    pub options: SocketOptions,
-}
-
-impl Socket {
-    /// What the payload finds in `LISTEN_FDNAMES`.
-    pub fn descriptor_name(&self, of: &Name) -> String {
-        self.name.clone().unwrap_or_else(|| of.socket())
-    }
-}
-
-/// `stream`, `datagram` or `sequential-packet` of a `[[socket]]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, PartialOrd, Ord)]
-pub struct Listen {
-    /// What is exchanged there.
-    pub kind: SocketKind,
-    /// Where.
-    pub address: Address,
-}
-
-/// The type of a socket; socket(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, PartialOrd, Ord)]
-#[serde(rename_all = "kebab-case")]
-pub enum SocketKind {
-    /// `ListenStream=`.
-    Stream,
-    /// `ListenDatagram=`.
-    Datagram,
-    /// `ListenSequentialPacket=`.
-    SequentialPacket,
-}
-
-impl SocketKind {
-    /// The key of the definition.
-    pub fn key(self) -> &'static str {
-        match self {
-            SocketKind::Stream => "stream",
-            SocketKind::Datagram => "datagram",
-            SocketKind::SequentialPacket => "sequential-packet",
-        }
-    }
-}
-
-/// Where a socket listens, on the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, PartialOrd, Ord)]
-#[serde(rename_all = "kebab-case")]
-pub enum Address {
-    /// All addresses, of IPv6 and, by `bind-ipv6-only`, IPv4.
-    Port(u16),
-    /// One address.
-    Inet(SocketAddr),
-    /// Absolute path.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Address {
-    /// As systemd.socket(5) has it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Port(port) => write!(f, "{port}"),
-            Address::Inet(address) => write!(f, "{address}"),
-            Address::Unix(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-/// Options of a `[[socket]]`: those of systemd.socket(5). Absent ones are systemd's default.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "systemd.socket(5) has them")]
-pub struct SocketOptions {
-    /// Permission bits of a path; `0666` by default.
-    pub mode: Option<u32>,
-    /// Permission bits of the directories made for it.
-    pub directory_mode: Option<u32>,
-    /// Owner of a path: a name or id of the host.
-    pub user: Option<String>,
-    /// Group of a path: a name or id of the host.
-    pub group: Option<String>,
-    pub backlog: Option<u32>,
-    pub keep_alive: Option<bool>,
-    pub no_delay: Option<bool>,
-    pub reuse_port: Option<bool>,
-    pub free_bind: Option<bool>,
-    pub transparent: Option<bool>,
-    pub broadcast: Option<bool>,
-    pub pass_credentials: Option<bool>,
-    pub bind_ipv6_only: Option<BindIpv6Only>,
-    /// Bytes.
-    pub receive_buffer: Option<u64>,
-    /// Bytes.
-    pub send_buffer: Option<u64>,
-    pub ip_tos: Option<u8>,
-    pub ip_ttl: Option<u32>,
-    pub priority: Option<u32>,
-    pub mark: Option<u32>,
-    pub bind_to_device: Option<String>,
-    /// Activations allowed within `trigger_limit_interval`; 0 is no limit.
-    pub trigger_limit_burst: Option<u32>,
-    pub trigger_limit_interval: Option<Duration>,
-}
-
-impl SocketOptions {
-    /// Those that are written, as settings of systemd.socket(5); times in microseconds. Nothing is escaped.
-    pub fn written(&self) -> Vec<(&'static str, String)> {
-        fn text(value: Option<impl ToString>) -> Option<String> {
-            value.map(|value| value.to_string())
-        }
-        let yes = |value: Option<bool>| value.map(|yes| if yes { "yes" } else { "no" }.to_owned());
-        let octal = |mode: Option<u32>| mode.map(|mode| format!("{mode:04o}"));
-        let time = |time: Option<Duration>| time.map(|time| format!("{}us", time.as_micros()));
-        let all = [
-            ("SocketMode", octal(self.mode)),
-            ("DirectoryMode", octal(self.directory_mode)),
-            ("SocketUser", self.user.clone()),
-            ("SocketGroup", self.group.clone()),
-            ("Backlog", text(self.backlog)),
-            ("KeepAlive", yes(self.keep_alive)),
-            ("NoDelay", yes(self.no_delay)),
-            ("ReusePort", yes(self.reuse_port)),
-            ("FreeBind", yes(self.free_bind)),
-            ("Transparent", yes(self.transparent)),
-            ("Broadcast", yes(self.broadcast)),
-            ("PassCredentials", yes(self.pass_credentials)),
-            (
-                "BindIPv6Only",
-                text(self.bind_ipv6_only.map(BindIpv6Only::as_str)),
-            ),
-            ("ReceiveBuffer", text(self.receive_buffer)),
-            ("SendBuffer", text(self.send_buffer)),
-            ("IPTOS", text(self.ip_tos)),
-            ("IPTTL", text(self.ip_ttl)),
-            ("Priority", text(self.priority)),
-            ("Mark", text(self.mark)),
-            ("BindToDevice", self.bind_to_device.clone()),
-            ("TriggerLimitBurst", text(self.trigger_limit_burst)),
-            ("TriggerLimitIntervalSec", time(self.trigger_limit_interval)),
-        ];
-        all.into_iter()
-            .filter_map(|(key, value)| Some((key, value?)))
-            .collect()
-    }
-}
-
-/// `bind-ipv6-only`: whether a socket of all IPv6 addresses takes IPv4 as well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BindIpv6Only {
-    /// As `net.ipv6.bindv6only` of sysctl(8) says.
-    Default,
-    /// It does.
-    Both,
-    /// It does not.
-    Ipv6Only,
-}
-
-impl BindIpv6Only {
-    /// The value of `BindIPv6Only=`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            BindIpv6Only::Default => "default",
-            BindIpv6Only::Both => "both",
-            BindIpv6Only::Ipv6Only => "ipv6-only",
-        }
-    }
 }
 
 /// `[ready]`.

@@ -215,8 +215,9 @@ pub enum Found {
 }
 
 impl Found {
-    /// Reads them.
+    /// Reads them: of an instance what all have in common.
     pub fn read(name: &Name, layers: &Layers) -> Found {
+        let name = &name.base();
         let texts = match definition::texts(name, layers) {
             Ok(texts) => texts,
             Err(error @ (LoadError::Find { .. } | LoadError::Masked { .. })) => {
@@ -261,17 +262,18 @@ impl Found {
                 .as_ref()
                 .filter(|_| held.is_some() || counts.applying)
                 .and_then(|texts| {
-                    let definition = definition::parse(name, texts).ok()?;
-                    Some((definition, texts.clone()))
+                    // Of one that cannot be used nothing better is known than the files.
+                    definition::parse(&name.base(), texts).ok()?;
+                    Some(texts.clone())
                 });
-            if let Some((definition, texts)) = kept {
+            if let Some(texts) = kept {
                 let notice = held.map(|held| Notice {
                     generation: counts.generation,
                     why: held.why,
                     reason: held.reason,
                 });
                 return Ok(InForce {
-                    definition,
+                    definition: definition::of_texts(name, &texts)?,
                     texts,
                     notice,
                     unasked: None,
@@ -287,7 +289,10 @@ impl Found {
         }
         match self {
             Found::Good(texts, definition) => Ok(InForce {
-                definition: *definition,
+                definition: match name.instance() {
+                    None => *definition,
+                    Some(_) => definition::of_texts(name, &texts)?,
+                },
                 texts,
                 notice: None,
                 unasked: None,
@@ -299,14 +304,16 @@ impl Found {
     /// Whether it was held because this host could not carry it out, and can by now. With other sockets it waits for
     /// whoever applies it: the units have those of the definition that was kept.
     fn is_possible(&self, held: &Held, name: &Name, entry: &Entry) -> bool {
-        let Found::Good(_, definition) = self else {
+        let Found::Good(texts, definition) = self else {
             return false;
         };
         let kept = entry.definition.as_ref();
-        let kept = kept.and_then(|texts| definition::parse(name, texts).ok());
+        let kept = kept.and_then(|texts| definition::parse(&name.base(), texts).ok());
         held.why == Why::Impossible
-            && kept.is_none_or(|kept| kept.sockets == definition.sockets)
-            && possible(definition).is_ok()
+            && kept.is_none_or(|kept| {
+                kept.sockets == definition.sockets && kept.instances == definition.instances
+            })
+            && possible(definition, texts).is_ok()
     }
 
     /// Why the definition of this entry counts instead of what was found, if it does.
@@ -333,15 +340,25 @@ impl Found {
     }
 }
 
-/// Whether this host can carry it out; else why not.
-pub(crate) fn possible(definition: &Definition) -> Result<(), String> {
-    match plan::resolve(definition, &host::read(definition)) {
+/// Whether this host can carry out what these texts say; else why not.
+pub(crate) fn possible(definition: &Definition, texts: &[SourceText]) -> Result<(), String> {
+    let one = |definition: &Definition| match plan::resolve(definition, &host::read(definition)) {
         Ok(_) => Ok(()),
         Err(problems) => {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
             Err(problems.join("; "))
         }
+    };
+    if !definition.is_of_all() {
+        return one(definition);
     }
+    definition
+        .boxes()
+        .iter()
+        .try_for_each(|name| match definition::parse(name, texts) {
+            Ok(definition) => one(&definition),
+            Err(wrong) => Err(broken(&wrong.into())),
+        })
 }
 
 /// The problem in one line.
@@ -430,6 +447,43 @@ mod tests {
                 },
             }
         }
+    }
+
+    #[test]
+    fn instances_live_by_the_definition_of_all() {
+        let place = Place::new();
+        let in_force = |name: &str, entry: Option<&Entry>| -> Result<String, NotInForce> {
+            let name: Name = name.parse().expect("a name");
+            let counts = Counts {
+                generation: 7,
+                applying: false,
+            };
+            let found = Found::read(&name, &place.layers);
+            let in_force = found.in_force(&name, entry.map(|entry| (counts, entry)))?;
+            Ok(format!(
+                "{} of {:?}",
+                in_force.definition.name, in_force.definition.instances
+            ))
+        };
+        place.put("command = ['/bin/a']\ninstances = 3\n");
+        assert_eq!(in_force("web:3", None).expect("one"), "web:3 of Some(3)");
+        assert_eq!(in_force("web", None).expect("all"), "web of Some(3)");
+        let none = in_force("web:4", None).expect_err("none");
+        assert!(none.to_string().contains("web:1 to web:3"), "{none}");
+        let kept = Entry {
+            definition: Some(place.texts("command = ['/bin/a']\ninstances = 5\n")),
+            held: None,
+        };
+        assert!(in_force("web:4", Some(&kept)).is_err(), "the files count");
+        place.put("comand = ['/bin/a']\ninstances = 3\n");
+        assert_eq!(
+            in_force("web:4", Some(&kept)).expect("one"),
+            "web:4 of Some(5)"
+        );
+        assert!(in_force("web:6", Some(&kept)).is_err());
+        place.put("command = ['/bin/a']\n");
+        let none = in_force("web:1", Some(&kept)).expect_err("one box");
+        assert!(none.to_string().contains("is one box"), "{none}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Turns definitions into what systemd must know before it starts a box: for each a drop-in for its
-//! `box@NAME.service` with ordering, requirements, restart policy and timeouts, and a link for start at boot.
+//! `box@NAME.service` with ordering, requirements, restart policy and timeouts, and a link for start at boot; for one
+//! with instances that of each, and a target that starts and stops all.
 //! systemd.generator(7).
 //!
 //! A box never silently vanishes: a definition with problems gets its unit too, with what of it can be
@@ -10,7 +11,7 @@ mod log;
 mod unit_text;
 
 pub use log::log;
-pub use unit_text::{drop_in, socket_unit};
+pub use unit_text::{drop_in, socket_unit, target};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,7 +19,9 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use crate::definition::{self, Address, BadName, Definition, Layers, Listed, LoadError, Socket};
+use crate::definition::{
+    self, Address, BadName, Definition, Layers, Listed, LoadError, Socket, SourceText,
+};
 use crate::generation::{self, Counts, Entries, Entry, Found, NotInForce, Notice, Store};
 use crate::host::real_path;
 use crate::name::Name;
@@ -35,6 +38,9 @@ const COMPARISON: &str = "/run/boxd/.units";
 
 /// What all boxes' units are instances of.
 const TEMPLATE: &str = "box@.service";
+
+/// What is not of one box, but of all instances of a definition: `box-NAME.target`.
+const TARGETS: [&str; 2] = ["box-", ".target"];
 
 /// Where systemd looks for units of an operator or a package, first match wins; systemd.unit(5).
 const UNIT_DIRECTORIES: [&str; 5] = [
@@ -119,17 +125,22 @@ pub fn is_known(definition: &Definition) -> bool {
 
 fn is_known_in(definition: &Definition, generated: &Path) -> bool {
     let name = &definition.name;
+    if definition.is_of_all() {
+        let known = fs::read_to_string(generated.join(name.target()));
+        return known.is_ok_and(|known| settings(&known).eq(settings(&target(definition))));
+    }
     let path = generated.join(format!("{}.d", name.unit())).join(DROP_IN);
+    let has_instances = |name: &Name| generated.join(name.target()).exists();
     let known = match fs::read_to_string(path) {
         Ok(text) => text,
         // The template does for a box what it does for one whose definition says nothing of this.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && name.instance().is_none() => {
             let (silent, _) = definition::understand(name, &[]);
-            drop_in(name, Some(&silent))
+            drop_in(name, Some(&silent), &has_instances)
         }
         Err(_) => return false,
     };
-    settings(&known).eq(settings(&drop_in(name, Some(definition))))
+    settings(&known).eq(settings(&drop_in(name, Some(definition), &has_instances)))
 }
 
 /// What of a drop-in systemd acts on.
@@ -189,7 +200,11 @@ fn units_in(directory: &Path) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
         };
         for entry in entries {
             let entry = entry?;
-            if !entry.file_name().to_string_lossy().starts_with("box@") {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let [start, end] = TARGETS;
+            let is_target = name.starts_with(start) && name.ends_with(end);
+            if !name.starts_with("box@") && !is_target {
                 continue;
             }
             let kind = entry.file_type()?;
@@ -243,6 +258,7 @@ fn generate_by(layers: &Layers, kept: Option<(Counts, Entries)>, output: &Path) 
     });
     let mut listed: Vec<_> = listed.into_iter().filter(|file| !file.masked).collect();
     listed.extend(without_files(&boxes, &listed));
+    let mut found = Vec::new();
     for file in listed {
         let name = match file.name {
             Ok(name) => name,
@@ -254,15 +270,15 @@ fn generate_by(layers: &Layers, kept: Option<(Counts, Entries)>, output: &Path) 
                 continue;
             }
         };
-        let found = Found::read(&name, layers);
+        let files = Found::read(&name, layers);
         let entry = counts.zip(boxes.get(&name));
-        let definition = match found.in_force(&name, entry) {
+        let understood = match files.in_force(&name, entry) {
             Ok(in_force) => {
                 errors.extend(in_force.notice.map(|notice| Error::Kept {
                     name: name.clone(),
                     notice,
                 }));
-                Some(in_force.definition)
+                Some((in_force.definition, in_force.texts))
             }
             // As if there were none.
             Err(
@@ -271,22 +287,43 @@ fn generate_by(layers: &Layers, kept: Option<(Counts, Entries)>, output: &Path) 
             ) => continue,
             Err(NotInForce::Load(_)) => understood(&name, layers, &mut errors),
         };
-        errors.extend(write(&name, definition.as_ref(), &template, output).err());
-        if let Some(definition) = definition {
-            errors.extend(write_sockets(&definition, output));
+        found.push((name, understood));
+    }
+    let several: BTreeSet<Name> = found
+        .iter()
+        .filter(|(_, understood)| matches!(understood, Some((one, _)) if one.is_of_all()))
+        .map(|(name, _)| name.clone())
+        .collect();
+    let has_instances = |name: &Name| several.contains(name);
+    for (name, understood) in found {
+        match understood {
+            None => errors.extend(write(&name, None, &template, output, &has_instances).err()),
+            Some((all, texts)) if all.is_of_all() => {
+                errors.extend(write_target(&all, output).err());
+                for name in all.boxes() {
+                    // What is wrong with it has been told.
+                    let (one, _) = definition::understand(&name, &texts);
+                    errors.extend(write_box(&one, &template, output, &has_instances));
+                }
+            }
+            Some((one, _)) => errors.extend(write_box(&one, &template, output, &has_instances)),
         }
     }
     errors
 }
 
 /// The definition as far as it can be understood; what is wrong with it goes to `errors`.
-fn understood(name: &Name, layers: &Layers, errors: &mut Vec<Error>) -> Option<Definition> {
+fn understood(
+    name: &Name,
+    layers: &Layers,
+    errors: &mut Vec<Error>,
+) -> Option<(Definition, Vec<SourceText>)> {
     let name = name.clone();
     match definition::texts(&name, layers) {
         Ok(texts) => {
             let (definition, wrong) = definition::understand(&name, &texts);
             errors.extend(wrong.map(|_| Error::Broken { name }));
-            Some(definition)
+            Some((definition, texts))
         }
         Err(source) => {
             errors.push(Error::Load { name, source });
@@ -295,11 +332,44 @@ fn understood(name: &Name, layers: &Layers, errors: &mut Vec<Error>) -> Option<D
     }
 }
 
+/// Writes the units of a box: of its service and its sockets.
+fn write_box(
+    definition: &Definition,
+    template: &Path,
+    output: &Path,
+    has_instances: &dyn Fn(&Name) -> bool,
+) -> Vec<Error> {
+    let name = &definition.name;
+    let written = write(name, Some(definition), template, output, has_instances);
+    let mut errors = Vec::from_iter(written.err());
+    errors.extend(write_sockets(definition, output));
+    errors
+}
+
+/// Writes what starts and stops all instances of a definition.
+fn write_target(all: &Definition, output: &Path) -> Result<(), Error> {
+    let unit = all.name.target();
+    let failed = |path: &Path| {
+        let (name, path) = (all.name.clone(), path.to_owned());
+        move |source| Error::Write { name, path, source }
+    };
+    let path = output.join(&unit);
+    fs::write(&path, target(all)).map_err(failed(&path))?;
+    if all.start_at_boot {
+        let wants = output.join("multi-user.target.wants");
+        fs::create_dir_all(&wants).map_err(failed(&wants))?;
+        let link = wants.join(&unit);
+        symlink(Path::new("..").join(&unit), &link).map_err(failed(&link))?;
+    }
+    Ok(())
+}
+
 fn write(
     name: &Name,
     definition: Option<&Definition>,
     template: &Path,
     output: &Path,
+    has_instances: &dyn Fn(&Name) -> bool,
 ) -> Result<(), Error> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -312,11 +382,12 @@ fn write(
     let directory = output.join(format!("{}.d", name.unit()));
     fs::create_dir_all(&directory).map_err(failed(&directory))?;
     let path = directory.join(DROP_IN);
-    fs::write(&path, drop_in(name, definition)).map_err(failed(&path))?;
-    // One with sockets is started by them.
-    if definition
-        .is_some_and(|definition| definition.start_at_boot && definition.sockets.is_empty())
-    {
+    fs::write(&path, drop_in(name, definition, has_instances)).map_err(failed(&path))?;
+    // One with sockets is started by them, and an instance by what starts all.
+    let starts = |definition: &Definition| {
+        definition.start_at_boot && definition.sockets.is_empty() && name.instance().is_none()
+    };
+    if definition.is_some_and(starts) {
         let directory = output.join("multi-user.target.wants");
         fs::create_dir_all(&directory).map_err(failed(&directory))?;
         let path = directory.join(name.unit());
@@ -527,8 +598,10 @@ mod tests {
         ]);
         let errors = place.generate();
         assert_eq!(errors.len(), 2, "{errors:#?}");
+        let sly = "box sly has no socket at /run/docker.sock, which is the socket";
         assert!(
-            errors[0].starts_with("box sly has no socket at /run/docker.sock, which is the socket")
+            errors.iter().any(|error| error.starts_with(sly)),
+            "{errors:#?}"
         );
         let read = |unit: &str| fs::read_to_string(place.output().join(unit)).ok();
         let first = read("box@web.socket").expect("a unit");
@@ -549,6 +622,49 @@ mod tests {
         let torn = read("box@torn.socket").expect("a unit");
         assert!(torn.contains("\nListenStream=81\n"), "{torn}");
         assert!(read("box@torn:2.socket").is_none() && read("box@sly.socket").is_none());
+    }
+
+    #[test]
+    fn instances_have_a_unit_each_and_a_target_for_all() {
+        let place = Place::new(&[
+            (
+                "etc/boxd/web.toml",
+                "command = ['/bin/true']\ninstances = 2\nstart-at-boot = true\n",
+            ),
+            (
+                "etc/boxd/front.toml",
+                "command = ['/bin/true']\nrequires = ['web']\n",
+            ),
+            ("etc/boxd/web:1.toml", "command = ['/bin/true']\n"),
+        ]);
+        let errors = place.generate();
+        assert_eq!(errors.len(), 1, "{errors:#?}");
+        assert!(errors[0].contains("rename the file"), "{errors:#?}");
+        let output = place.output();
+        let target = fs::read_to_string(output.join("box-web.target")).expect("a target");
+        let wants = "\nWants=box@web:1.service box@web:2.service\n";
+        assert!(target.contains(wants), "{target}");
+        let link = output.join("multi-user.target.wants/box-web.target");
+        assert!(link.exists() && !place.starts_at_boot("web:1") && !place.starts_at_boot("web"));
+        assert!(place.drop_in("web:2").contains("\nPartOf=box-web.target\n"));
+        assert!(!output.join("box@web.service.d").exists());
+        let front = place.drop_in("front");
+        assert!(front.contains("\nRequires=box-web.target\n"), "{front}");
+        let is_known = |name: &str| {
+            let layers = Layers::under(place.root.path());
+            let definition = definition::load(&name.parse().expect("a name"), &layers);
+            is_known_in(&definition.expect("a definition"), &output)
+        };
+        assert!(["web", "web:1", "web:2", "front"].into_iter().all(is_known));
+        let more = "command = ['/bin/true']\ninstances = 3\nstart-at-boot = true\n";
+        fs::write(place.root.path().join("etc/boxd/web.toml"), more).expect("written");
+        assert!(is_known("web:2") && !is_known("web") && !is_known("web:3"));
+        assert!(
+            units_in(&output)
+                .expect("units")
+                .keys()
+                .any(|path| path.ends_with("box-web.target"))
+        );
     }
 
     #[test]

@@ -469,6 +469,7 @@ fn thermal_throttle() -> Vec<PathBuf> {
 #[cfg(test)]
 pub(crate) fn example() -> Definition {
     Definition {
+        instances: None,
         name: "web".parse().expect("a name"),
         sources: Vec::new(),
         description: None,

@@ -162,6 +162,14 @@ pub enum Undecided {
     /// This program cannot be made safe from a box that has the host's ids.
     #[error("cannot show a box that has the host's ids this program read-only")]
     Seal(#[source] seal::Error),
+    /// It is not one box.
+    #[error(
+        "box {name} has instances: {} starts all, box@{}.service the first", name.target(), name.with_instance(1)
+    )]
+    Several {
+        /// The name of all.
+        name: Name,
+    },
     /// Everything that does not fit this host.
     #[error("{}", lines(.0))]
     Problems(Vec<Problem>),
@@ -307,6 +315,10 @@ pub fn seal(users: Users) -> Result<(), Undecided> {
 ///
 /// Every reason at once, where there are several.
 pub fn decide(definition: &Definition) -> Result<Plan, Undecided> {
+    if definition.is_of_all() {
+        let name = definition.name.clone();
+        return Err(Undecided::Several { name });
+    }
     if definition.security.users == Users::Auto {
         identity::claim(&definition.name).map_err(|source| Undecided::Ids {
             name: definition.name.clone(),

@@ -1,6 +1,6 @@
 //! Golden folders: `tests/plans/NN-name/definition.toml`, with its drop-ins beside it, is planned on a fixed
-//! host. What comes of it is `plan.expected`, or `problems.expected` where the host cannot do it.
-//! `UPDATE_EXPECTED=1 cargo test --test plans` writes them anew. Folders with an `error.expected` hold no
+//! host, one with instances for the second of them. What comes of it is `plan.expected`, or `problems.expected` where
+//! the host cannot do it. `UPDATE_EXPECTED=1 cargo test --test plans` writes them anew. Folders with an `error.expected` hold no
 //! definition at all and belong to the test of definitions; a folder that is a link holds shipped examples, which
 //! are planned and not compared.
 
@@ -8,8 +8,9 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use boxd::definition::{Definition, SourceText, load_file, parse};
+use boxd::definition::{Definition, SourceText, load_file_of_one, parse};
 use boxd::host::Host;
+use boxd::name::Name;
 use boxd::plan::{Plan, print, resolve};
 
 /// Files by their names, sorted.
@@ -40,8 +41,14 @@ fn definition(folder: &Path) -> Definition {
             text: fs::read_to_string(path).expect("a readable file"),
         })
         .collect();
-    let name = "sample".parse().expect("a name");
-    parse(&name, &texts).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+    let name: Name = "sample".parse().expect("a name");
+    let read =
+        |name| parse(&name, &texts).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let definition = read(name.clone());
+    match definition.is_of_all() {
+        true => read(name.with_instance(2)),
+        false => definition,
+    }
 }
 
 fn plan(definition: &Definition) -> Result<Plan, String> {
@@ -89,7 +96,7 @@ fn every_definition_is_planned_as_expected() {
         planned += 1;
         if folder.is_symlink() {
             for path in files(&folder).into_iter().filter(|path| is_toml(path)) {
-                let definition = load_file(&path).expect("a good example");
+                let definition = load_file_of_one(&path).expect("a good example");
                 if let Err(problems) = plan(&definition) {
                     wrong.push(format!("{}:\n{problems}", path.display()));
                 }

@@ -63,7 +63,7 @@ fn systemd_has_nothing_to_say_against_the_units() {
         fs::create_dir(&directory).expect("a directory");
         fs::write(
             directory.join("50-boxd.conf"),
-            drop_in(name, Some(&definition)),
+            drop_in(name, Some(&definition), &|_| false),
         )
         .expect("a drop-in");
         command.arg(at(&name.unit()));

@@ -6,18 +6,18 @@
 //! is started by that.
 
 mod back;
+mod finish;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use back::put_back;
 
-use super::diff::{Action, Asked, Runs, Service, What, dependents, steps};
-use super::intend::{self, Intention, requirements, runs};
+use super::diff::{Action, Asked, Runs, Service, What, steps};
+use super::intend::{self, Intention, definitions, runs};
 use super::{Error, live};
 use crate::definition::{Definition, Layers, SourceText, parse};
 use crate::generation::{
-    Cause, Counts, Entry, Found, Generation, Held, InForce, Lock, Reserve, State, Store, Task, Why,
-    Work, changed,
+    Cause, Entry, Generation, Held, Lock, Reserve, State, Store, Task, Why, Work, changed,
 };
 use crate::generator;
 use crate::journal::chain;
@@ -150,6 +150,15 @@ enum Blame {
     Others,
 }
 
+/// How far instances are changed or restarted one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Roll {
+    /// What one has failed by is not tried on the next.
+    UntilOneFails,
+    /// There is nothing better.
+    ToTheEnd,
+}
+
 type Failures = BTreeMap<Name, Failure>;
 
 struct Applier<'a> {
@@ -178,123 +187,6 @@ impl Applier<'_> {
             return Err(Error::Edited);
         }
         self.begin(intention, cause)
-    }
-
-    /// What one who was killed has not finished.
-    fn finish_what_was_begun(&mut self) -> Result<Outcome, Error> {
-        let Some(head) = self.store.newest()? else {
-            return Ok(Outcome::default());
-        };
-        if head.state != State::Applying {
-            return Ok(Outcome::default());
-        }
-        (self.say)(&format!(
-            "finishing generation {}, which was half applied",
-            head.number
-        ));
-        let boxes = self.store.boxes(head.number)?;
-        let concluded = match head.cause {
-            Cause::PutBack(refused) => self.conclude_refused(refused, &boxes),
-            _ => Ok(()),
-        };
-        let before = self.before(head.number)?;
-        let mut runs = runs(&self.manager)?;
-        let mut actions = Vec::new();
-        let same_boot = head.boot == boot();
-        let is_defined = |name: &Name| self.by_files(&head, name, &boxes).is_some();
-        let to_stop = to_stop(&head, &boxes, is_defined);
-        for (name, task) in &head.to_do {
-            let starts = matches!(task.what, What::Start | What::Restart { .. });
-            if starts && !same_boot && !starts_at_boot(name, &boxes) {
-                // It was ended with the host, and nobody has asked for it since.
-                continue;
-            }
-            if task.what == What::Stop && !(same_boot && to_stop.contains(name)) {
-                // It has ended with the host, and what runs since, or has a file again, is somebody's wish.
-                continue;
-            }
-            if self.runs_by_its_files(&head, name, &boxes, runs.get(name))? {
-                continue;
-            }
-            actions.push(Action {
-                name: name.clone(),
-                what: task.what,
-                reason: Some("it was begun, and not seen to be done".to_owned()),
-                changes: Vec::new(),
-            });
-            // Its sockets were other ones, but those that are open now are to be closed.
-            let now = runs.entry(name.clone()).or_default();
-            *now = Runs {
-                sockets: std::mem::take(&mut now.sockets),
-                ..task.ran.clone()
-            };
-        }
-        // If there is no room the disk was filled meanwhile, and to finish is the better try.
-        self.reserve = self.reserve(&before, &boxes, &head.to_do).ok();
-        let outcome = self.carry_through(head, &before, boxes, &runs, actions)?;
-        concluded.map(|()| outcome)
-    }
-
-    /// What of a box is in force by its files, when nobody applies the generation that was begun.
-    fn by_files(
-        &self,
-        head: &Generation,
-        name: &Name,
-        boxes: &BTreeMap<Name, Entry>,
-    ) -> Option<InForce> {
-        let counts = Counts {
-            generation: head.number,
-            applying: false,
-        };
-        let entry = boxes.get(name).map(|entry| (counts, entry));
-        Found::read(name, self.layers).in_force(name, entry).ok()
-    }
-
-    /// Whether a box runs by its files, which are others than the generation's: somebody prefers these.
-    fn runs_by_its_files(
-        &self,
-        head: &Generation,
-        name: &Name,
-        boxes: &BTreeMap<Name, Entry>,
-        runs: Option<&Runs>,
-    ) -> Result<bool, Error> {
-        let wanted = boxes.get(name).and_then(|entry| entry.definition.as_ref());
-        let ran = runs.filter(|runs| runs.service == Service::Up);
-        let ran = ran.and_then(|runs| runs.definition.as_ref());
-        let by_files = self.by_files(head, name, boxes);
-        let by_files = by_files.filter(|in_force| in_force.notice.is_none());
-        if ran.is_none() || ran == wanted || ran != by_files.map(|it| it.texts).as_ref() {
-            return Ok(false);
-        }
-        Ok(self.manager.unit(&name.unit())?.active_state == "active")
-    }
-
-    /// Who put boxes of a generation back was killed before that was written at the generation itself.
-    fn conclude_refused(&self, number: u64, boxes: &BTreeMap<Name, Entry>) -> Result<(), Error> {
-        let mut refused = self.store.head(number)?;
-        if refused.state != State::Applying {
-            return Ok(());
-        }
-        refused.state = State::Failed;
-        refused.failures = boxes
-            .iter()
-            .filter(|(name, _)| refused.to_do.contains_key(*name))
-            .filter_map(|(name, entry)| Some((name.clone(), entry.held.as_ref()?)))
-            .filter(|(_, held)| held.why == Why::Rejected)
-            .map(|(name, held)| (name, held.reason.clone()))
-            .collect();
-        refused.to_do = Work::new();
-        Ok(self.store.rewrite(&self.lock, &refused)?)
-    }
-
-    /// The boxes of the generation that was in force before this one.
-    fn before(&self, number: u64) -> Result<BTreeMap<Name, Entry>, Error> {
-        for earlier in self.store.numbers()?.into_iter().filter(|it| *it < number) {
-            if self.store.head(earlier)?.counts() {
-                return Ok(self.store.boxes(earlier)?);
-            }
-        }
-        Ok(BTreeMap::new())
     }
 
     fn begin(&mut self, intention: Intention, cause: Cause) -> Result<Outcome, Error> {
@@ -342,9 +234,7 @@ impl Applier<'_> {
         let sizes = to_do
             .iter()
             .map(|(name, task)| {
-                let of = |set: &BTreeMap<Name, Entry>| {
-                    size(set.get(name).and_then(|entry| entry.definition.as_ref()))
-                };
+                let of = |set| size(texts_of(set, name));
                 let size = of(before) + of(boxes) + size(task.ran.definition.as_ref());
                 (name.clone(), size + 4096)
             })
@@ -385,7 +275,11 @@ impl Applier<'_> {
         runs: &BTreeMap<Name, Runs>,
         actions: Vec<Action>,
     ) -> Result<Outcome, Error> {
-        let mut failures = self.carry_out(&boxes, runs, &actions)?;
+        let roll = match generation.cause {
+            Cause::PutBack(_) => Roll::ToTheEnd,
+            Cause::Files | Cause::Rollback(_) => Roll::UntilOneFails,
+        };
+        let mut failures = self.carry_out(&boxes, runs, &actions, roll)?;
         if failures
             .values()
             .any(|failure| failure.blame == Blame::Requirement)
@@ -408,9 +302,11 @@ impl Applier<'_> {
             // is not, because the disk is full, the boxes come first.
             let concluded = self.conclude(&mut generation, &failures);
             let keeps_another = |name: &Name| {
-                let held = boxes.get(name).and_then(|entry| entry.held.as_ref());
+                let held = boxes
+                    .get(&name.base())
+                    .and_then(|entry| entry.held.as_ref());
                 let refused = held.is_some_and(|held| held.why == Why::Rejected);
-                refused && failures.contains_key(name)
+                refused && (failures.contains_key(name) || is_held_up(name, &failures))
             };
             for action in back.iter().filter(|action| keeps_another(&action.name)) {
                 (self.say)(&format!(
@@ -418,7 +314,7 @@ impl Applier<'_> {
                     action.name
                 ));
             }
-            let worse = self.carry_out(&boxes, &now, &back)?;
+            let worse = self.carry_out(&boxes, &now, &back, Roll::ToTheEnd)?;
             concluded?;
             self.conclude(&mut last, &worse)?;
             for (name, failure) in &worse {
@@ -488,7 +384,11 @@ impl Applier<'_> {
         boxes: &BTreeMap<Name, Entry>,
         runs: &BTreeMap<Name, Runs>,
         actions: &[Action],
+        roll: Roll,
     ) -> Result<Failures, Error> {
+        let is_held_up = |name: &Name, failures: &Failures| {
+            roll == Roll::UntilOneFails && is_held_up(name, failures)
+        };
         let mut failures = Failures::new();
         let sockets = |name: &Name| runs.get(name).map_or(&[][..], |runs| &runs.sockets[..]);
         // Sooner than systemd forgets how they are stopped.
@@ -502,11 +402,23 @@ impl Applier<'_> {
             );
             stopped.push((action.name.clone(), action.name.unit()));
         }
+        let touched: BTreeSet<Name> = actions.iter().map(|action| action.name.base()).collect();
+        let described = definitions(boxes.iter().filter(|(name, _)| touched.contains(*name)));
+        let has_instances = |name: &Name| described.get(name).is_some_and(Definition::is_of_all);
+        let instances: BTreeSet<Name> = stopped
+            .iter()
+            .filter(|(name, _)| name.instance().is_some())
+            .map(|(name, _)| name.base())
+            .collect();
+        for name in instances.iter().filter(|name| !has_instances(name)) {
+            // What depends on them all must not go on as if they were there. It may not have been started.
+            let _ = self.manager.stop_unit(&name.target());
+        }
         self.change(Operation::Stop, stopped, &mut failures)?;
         self.reload_if_stale()?;
         for action in actions.iter().filter(|action| action.what == What::Change) {
             let name = &action.name;
-            let Some(texts) = boxes.get(name).and_then(|entry| entry.definition.as_ref()) else {
+            let Some(texts) = texts_of(boxes, name).filter(|_| !is_held_up(name, &failures)) else {
                 continue;
             };
             (self.say)(&format!("changing box {name} while it runs"));
@@ -525,13 +437,34 @@ impl Applier<'_> {
             .collect();
         let definitions: Vec<Definition> = starts
             .keys()
-            .filter_map(|name| {
-                let texts = boxes.get(*name)?.definition.as_ref()?;
-                parse(name, texts).ok()
-            })
+            .filter_map(|name| parse(name, texts_of(boxes, name)?).ok())
             .collect();
+        // One that systemd has stopped along with what it requires is not kept waiting.
+        let rolls = |name: &Name| {
+            let restarts = matches!(starts.get(name), Some(What::Restart { .. }));
+            restarts && name.instance().is_some() && !as_before(name, boxes, runs)
+        };
         for step in steps(&definitions) {
-            self.start(&step, &definitions, &starts, boxes, runs, &mut failures)?;
+            for mut round in rounds(step, rolls) {
+                round.retain(|name| !is_held_up(name, &failures));
+                self.start(&round, &definitions, &starts, boxes, runs, &mut failures)?;
+            }
+        }
+        for all in described.values().filter(|all| all.is_of_all()) {
+            let boxes = all.boxes();
+            let is_up = |name: &Name| {
+                starts.contains_key(name)
+                    || runs
+                        .get(name)
+                        .is_some_and(|runs| runs.service == Service::Up)
+            };
+            if boxes.iter().any(|name| starts.contains_key(name))
+                && boxes.iter().all(is_up)
+                && !boxes.iter().any(|name| failures.contains_key(name))
+            {
+                // That is what it stands for, and starts nothing more.
+                let _ = self.manager.start_unit(&all.name.target());
+            }
         }
         Ok(failures)
     }
@@ -562,10 +495,6 @@ impl Applier<'_> {
                 .map(|unit| (name.clone(), unit))
                 .collect();
             let service = (name.clone(), name.unit());
-            let wanted = boxes.get(name).and_then(|entry| entry.definition.as_ref());
-            let as_before = runs.get(name).is_some_and(|runs| {
-                runs.service == Service::Up && runs.definition.as_ref() == wanted
-            });
             (self.say)(&format!("{}ing box {name}", what.verb()));
             match *what {
                 What::Start if !sockets.is_empty() => opened.extend(sockets),
@@ -588,7 +517,7 @@ impl Applier<'_> {
                 }
                 // It is restarted for the sake of one that it requires, and that was restarted or stopped: systemd has
                 // stopped it then, and may have begun to start it again.
-                What::Restart { .. } if as_before => started.push(service),
+                What::Restart { .. } if as_before(name, boxes, runs) => started.push(service),
                 What::Restart { .. } if !self.is_done(name, boxes)? => restarted.push(service),
                 _ => started.push(service),
             }
@@ -603,8 +532,7 @@ impl Applier<'_> {
 
     /// Whether a box runs, or comes up, by its definition already.
     fn is_done(&self, name: &Name, boxes: &BTreeMap<Name, Entry>) -> Result<bool, Error> {
-        let wanted = boxes.get(name).and_then(|entry| entry.definition.as_ref());
-        if running::definition(name).as_ref() != wanted {
+        if running::definition(name).as_ref() != texts_of(boxes, name) {
             return Ok(false);
         }
         let state = self.manager.unit(&name.unit())?.active_state;
@@ -660,37 +588,47 @@ impl Applier<'_> {
     }
 }
 
+/// The definition of a box: of an instance that of all.
+fn texts_of<'a>(boxes: &'a BTreeMap<Name, Entry>, name: &Name) -> Option<&'a Vec<SourceText>> {
+    boxes.get(&name.base())?.definition.as_ref()
+}
+
+/// Whether a box ran by the definition that it is to have.
+fn as_before(name: &Name, boxes: &BTreeMap<Name, Entry>, runs: &BTreeMap<Name, Runs>) -> bool {
+    let wanted = texts_of(boxes, name);
+    let ran = runs.get(name).filter(|runs| runs.service == Service::Up);
+    ran.is_some_and(|runs| runs.definition.as_ref() == wanted)
+}
+
+/// The boxes of a step by the order in which they are touched: instances that are restarted come one after the other,
+/// when all else has been.
+fn rounds(step: Vec<Name>, rolls: impl Fn(&Name) -> bool) -> Vec<Vec<Name>> {
+    let (rolling, at_once): (Vec<Name>, Vec<Name>) = step.into_iter().partition(|it| rolls(it));
+    let mut rounds = vec![at_once];
+    let mut reached: BTreeMap<Name, usize> = BTreeMap::new();
+    for name in rolling {
+        let round = reached.entry(name.base()).or_default();
+        *round += 1;
+        match rounds.get_mut(*round) {
+            Some(round) => round.push(name),
+            None => rounds.push(vec![name]),
+        }
+    }
+    rounds
+}
+
+/// Whether an instance is left as it is, since another one has failed by the same definition.
+fn is_held_up(name: &Name, failures: &Failures) -> bool {
+    let of_same = |(other, failure): (&Name, &Failure)| {
+        other.base() == name.base() && failure.blame == Blame::Definition
+    };
+    name.instance().is_some() && failures.iter().any(of_same)
+}
+
 /// Which boot of the host this is.
 fn boot() -> Option<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned())
-}
-
-fn starts_at_boot(name: &Name, boxes: &BTreeMap<Name, Entry>) -> bool {
-    let texts = boxes.get(name).and_then(|entry| entry.definition.as_ref());
-    texts
-        .and_then(|texts| parse(name, texts).ok())
-        .is_some_and(|definition| definition.start_at_boot)
-}
-
-/// The boxes that a generation which was begun has to stop still: those of which there is no definition, with what
-/// requires them. To put a box back is to stop it if it did not run before, whatever its files say.
-fn to_stop(
-    head: &Generation,
-    boxes: &BTreeMap<Name, Entry>,
-    is_defined: impl Fn(&Name) -> bool,
-) -> BTreeSet<Name> {
-    let stops = head.to_do.iter().filter(|(_, it)| it.what == What::Stop);
-    let stops: BTreeSet<Name> = stops.map(|(name, _)| name.clone()).collect();
-    if let Cause::PutBack(_) = head.cause {
-        return stops;
-    }
-    let (stays, gone): (BTreeSet<Name>, BTreeSet<Name>) = stops.into_iter().partition(|name| {
-        let entry = boxes.get(name);
-        entry.is_some_and(|entry| entry.definition.is_some()) || is_defined(name)
-    });
-    let along = dependents(&requirements(boxes), &gone);
-    &gone | &(&along & &stays)
 }
 
 /// What is to be done, with what runs of each box: for whoever finishes it.
@@ -727,48 +665,31 @@ mod tests {
     }
 
     #[test]
-    fn what_has_a_file_again_is_not_stopped_nor_what_requires_it() {
-        let stop = |of: &str| {
-            let task = Task {
-                what: What::Stop,
-                ran: Runs::default(),
-            };
-            (name(of), task)
+    fn instances_are_restarted_one_after_the_other_until_one_fails() {
+        let step = [
+            "web:1", "web:2", "web:3", "db", "app:1", "app:2", "new:1", "new:2",
+        ];
+        let rolls = |name: &Name| ["web", "app"].contains(&name.base().as_str());
+        let rounds: Vec<String> = rounds(step.map(name).into(), rolls)
+            .into_iter()
+            .map(|round| {
+                round
+                    .into_iter()
+                    .map(String::from)
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
+            .collect();
+        let expected = ["db new:1 new:2", "web:1 app:1", "web:2 app:2", "web:3"];
+        assert_eq!(rounds, expected);
+        let failure = |blame| Failure {
+            reason: "did not start".to_owned(),
+            blame,
         };
-        let mut head = Generation {
-            number: 2,
-            time: 1,
-            boot: None,
-            author: "root".to_owned(),
-            cause: Cause::Files,
-            state: State::Applying,
-            changed: BTreeMap::new(),
-            failures: BTreeMap::new(),
-            to_do: ["app", "cache", "db", "far", "web"].map(stop).into(),
-        };
-        // Of db and cache there is no file.
-        let requires = |of: &str, other: &str| {
-            let entry = Entry {
-                definition: texts(&format!("requires = ['{other}']")),
-                held: None,
-            };
-            (name(of), entry)
-        };
-        let boxes = [
-            requires("app", "db"),
-            requires("web", "app"),
-            requires("far", "cache"),
-        ]
-        .into();
-        let stopped = |head: &Generation, defined: &[&str]| {
-            let is_defined = |name: &Name| defined.contains(&name.as_str());
-            let stopped = to_stop(head, &boxes, is_defined).into_iter();
-            stopped.map(String::from).collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(stopped(&head, &[]), "app cache db far web");
-        assert_eq!(stopped(&head, &["db"]), "cache far");
-        assert_eq!(stopped(&head, &["db", "cache"]), "");
-        head.cause = Cause::PutBack(1);
-        assert_eq!(stopped(&head, &["db"]), "app cache db far web");
+        let mut failures = Failures::from([(name("app:1"), failure(Blame::Others))]);
+        assert!(!is_held_up(&name("app:2"), &failures));
+        failures.insert(name("web:2"), failure(Blame::Definition));
+        assert!(is_held_up(&name("web:3"), &failures));
+        assert!(!is_held_up(&name("web"), &failures) && !is_held_up(&name("db"), &failures));
     }
 }

@@ -29,6 +29,10 @@ pub struct Subject {
     pub held: Option<Held>,
     /// What runs of it.
     pub runs: Runs,
+    /// Another box of its definition runs, or that in whose place the instances come, or waits for a connection.
+    pub others_run: bool,
+    /// There is a definition, if only of other instances.
+    pub is_defined: bool,
 }
 
 /// Who wants the definitions to be applied.
@@ -68,6 +72,8 @@ pub enum Need {
 
 /// Keys that are looked up when they are needed: by systemd in the unit, or in what is written down of the box.
 const READ: &[&str] = &[
+    // Each is a box that comes or goes.
+    "instances",
     "after",
     "requires",
     "start-at-boot",
@@ -120,11 +126,12 @@ fn action(subject: &Subject, asked: Asked) -> Option<Action> {
         let there = runs.service == Service::Up || !runs.sockets.is_empty();
         // One that is in no generation was started by somebody who knows better.
         return if there && subject.before.is_some() {
-            make(
-                What::Stop,
-                Some("there is no definition of it any more"),
-                Vec::new(),
-            )
+            let reason = match (subject.is_defined, subject.name.instance()) {
+                (false, _) => "there is no definition of it any more",
+                (true, Some(_)) => "its definition has no such instance any more",
+                (true, None) => "its definition has instances now",
+            };
+            make(What::Stop, Some(reason), Vec::new())
         } else {
             None
         };
@@ -177,6 +184,10 @@ fn action(subject: &Subject, asked: Asked) -> Option<Action> {
                 };
                 return make(what, None, changes);
             }
+            if new && subject.others_run && !listens {
+                let reason = "others of its definition run";
+                return make(What::Start, Some(reason), Vec::new());
+            }
             if at_boot(after) && !listens {
                 if new {
                     return make(
@@ -210,38 +221,40 @@ fn action(subject: &Subject, asked: Asked) -> Option<Action> {
 /// The units that each box requires, by its name.
 pub type Requirements = BTreeMap<Name, BTreeSet<String>>;
 
-/// The boxes that require one of these, or one that does: systemd stops them together.
-pub fn dependents(requirements: &Requirements, of: &BTreeSet<Name>) -> BTreeSet<Name> {
-    let mut all = of.clone();
+/// The boxes that require one of these units, or one that does: systemd stops them together.
+pub fn dependents(requirements: &Requirements, of: &BTreeSet<String>) -> BTreeSet<Name> {
+    let mut units = of.clone();
+    let mut all = BTreeSet::new();
     loop {
         let more: Vec<Name> = requirements
             .iter()
-            .filter(|(name, units)| {
-                !all.contains(*name) && all.iter().any(|one| units.contains(&one.unit()))
+            .filter(|(name, required)| {
+                !units.contains(&name.unit()) && !required.is_disjoint(&units)
             })
             .map(|(name, _)| name.clone())
             .collect();
         if more.is_empty() {
-            break;
+            return all;
         }
+        units.extend(more.iter().map(Name::unit));
         all.extend(more);
     }
-    &all - of
 }
 
 /// Adds what systemd does along: a box that runs and requires one that is stopped for a moment is restarted, and one
-/// that requires a removed one ends with it.
+/// that requires a removed one ends with it. `gone` are units that stop besides those of the boxes.
 pub fn along(
     actions: &mut Vec<Action>,
     old: &Requirements,
     new: &Requirements,
+    gone: &BTreeSet<String>,
     is_up: impl Fn(&Name) -> bool,
 ) {
-    let of = |actions: &[Action], what: fn(What) -> bool| -> BTreeSet<Name> {
+    let of = |actions: &[Action], what: fn(What) -> bool| -> BTreeSet<String> {
         let chosen = actions.iter().filter(|action| what(action.what));
-        chosen.map(|action| action.name.clone()).collect()
+        chosen.map(|action| action.name.unit()).collect()
     };
-    let removed = of(actions, |what| what == What::Stop);
+    let removed = &of(actions, |what| what == What::Stop) | gone;
     let restarted = of(actions, |what| matches!(what, What::Restart { .. }));
     let end = dependents(new, &removed);
     // Those that required a removed one were stopped before systemd knew that they do not any more.
@@ -307,14 +320,16 @@ pub fn steps(definitions: &[Definition]) -> Vec<Vec<Name>> {
     let mut left: Vec<&Definition> = definitions.iter().collect();
     let mut steps = Vec::new();
     while !left.is_empty() {
+        // An instance is one of those that its definition's name stands for, too.
         let waiting: BTreeSet<String> = left
             .iter()
-            .map(|definition| definition.name.unit())
+            .map(|definition| &definition.name)
+            .flat_map(|name| [name.unit(), name.base().unit(), name.target()])
             .collect();
         let waits = |definition: &&Definition| {
             let needs = definition.after.iter().chain(&definition.requires);
             needs
-                .map(Dependency::unit)
+                .map(|dependency: &Dependency| dependency.unit(&|_| false))
                 .any(|unit| unit != definition.name.unit() && waiting.contains(&*unit))
         };
         let (mut later, mut now): (Vec<_>, Vec<_>) = left.into_iter().partition(waits);
@@ -354,6 +369,8 @@ mod tests {
                 definition: None,
                 sockets: Vec::new(),
             },
+            others_run: false,
+            is_defined: after.is_some(),
         }
     }
 
@@ -456,6 +473,49 @@ mod tests {
     }
 
     #[test]
+    fn instances_come_and_go_by_their_number() {
+        let two = "instances = 2";
+        for (instance, before, after, service, expected) in [
+            (
+                1,
+                Some(two),
+                Some("instances = 3"),
+                Service::Up,
+                "change instances",
+            ),
+            (3, None, Some("instances = 3"), Service::AtRest, "start"),
+            (2, Some(two), None, Service::Up, "stop"),
+            (
+                2,
+                Some(two),
+                Some("instances = 2\nhostname = ['a', { instance = 'index' }]"),
+                Service::Up,
+                "restart hostname",
+            ),
+            // What one of them gets is what counts for it.
+            (
+                2,
+                Some("instances = 2\nhostname = 'a2'"),
+                Some("instances = 2\nhostname = ['a', { instance = 'index' }]"),
+                Service::Up,
+                "nothing",
+            ),
+        ] {
+            let mut subject = subject(before, after, service);
+            subject.name = subject.name.with_instance(instance);
+            subject.others_run = true;
+            subject.is_defined = true;
+            let found = decided(&subject, Asked::ByChange);
+            assert_eq!(found, expected, "{before:?} {after:?}");
+        }
+        let mut one = subject(Some(""), None, Service::Up);
+        one.is_defined = true;
+        let action = action(&one, Asked::ByChange).expect("an action");
+        let reason = action.reason.as_deref();
+        assert_eq!(reason, Some("its definition has instances now"));
+    }
+
+    #[test]
     fn sockets_are_opened_anew_where_they_changed() {
         let socket = |port: u16| format!("[[socket]]\nstream = {port}\n");
         let (old, new) = (socket(80), socket(81));
@@ -505,7 +565,9 @@ mod tests {
         ]);
         let shown = |actions: Vec<Action>, new: &Requirements| {
             let mut actions = actions;
-            along(&mut actions, &old, new, |name| name.as_str() != "idle");
+            along(&mut actions, &old, new, &BTreeSet::new(), |name| {
+                name.as_str() != "idle"
+            });
             let shown = actions.iter();
             let shown = shown.map(|action| format!("{} {}", action.what.verb(), action.name));
             shown.collect::<Vec<_>>().join(", ")
@@ -525,6 +587,10 @@ mod tests {
     #[test]
     fn every_step_needs_only_earlier_ones() {
         let definition = |name: &str, more: &str| {
+            let more = match name.contains(':') {
+                true => format!("instances = 3\n{more}"),
+                false => more.to_owned(),
+            };
             let text = SourceText {
                 path: "x".into(),
                 text: format!("command = ['/bin/a']\n{more}"),
@@ -535,6 +601,9 @@ mod tests {
             definition("web", "after = ['app']\nrequires = ['elsewhere']"),
             definition("app", "requires = ['db']\nafter = ['network.target']"),
             definition("db", ""),
+            definition("last", "after = ['pool']"),
+            definition("pool:1", "after = ['db']"),
+            definition("pool:2", "after = ['db']"),
             definition("a", "after = ['b']"),
             definition("b", "after = ['a']"),
         ];
@@ -542,7 +611,12 @@ mod tests {
             .into_iter()
             .map(|step| step.into_iter().map(String::from).collect())
             .collect();
-        let expected: [&[&str]; 4] = [&["db"], &["app"], &["web"], &["a", "b"]];
+        let expected: [&[&str]; 4] = [
+            &["db"],
+            &["app", "pool:1", "pool:2"],
+            &["web", "last"],
+            &["a", "b"],
+        ];
         assert_eq!(steps, expected);
     }
 

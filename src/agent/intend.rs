@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Error;
 use super::diff::{Action, Asked, Requirements, Runs, Service, Subject, actions, along};
-use crate::definition::{self, Dependency, Layers, SourceText, parse};
+use crate::definition::{self, Definition, Layers, SourceText, parse};
 use crate::generation::{Entry, Found, Generation, Held, Store, Why, possible};
 use crate::name::Name;
 use crate::running;
@@ -67,8 +67,14 @@ pub fn files(
             definition: None,
             held: None,
         });
-        let running = runs.get(&name).filter(|runs| runs.service == Service::Up);
-        let ran = runs.get(&name).and_then(|runs| runs.definition.clone());
+        let of_name = || {
+            let from = runs.range(&name..);
+            let all = from.take_while(|(other, _)| other.base() == name);
+            all.map(|(_, runs)| runs)
+        };
+        let running = of_name().find(|runs| runs.service == Service::Up);
+        let ran = running.or(of_name().next());
+        let ran = ran.and_then(|runs| runs.definition.clone());
         if was.definition.is_none() {
             // Nobody knows a better one than that by which it runs.
             was.definition = ran.clone();
@@ -149,50 +155,113 @@ fn decide(
     runs: &BTreeMap<Name, Runs>,
     asked: Asked,
 ) -> Vec<Action> {
-    let mut actions = actions(&subjects(before, boxes, runs), asked);
-    let old = requirements(before);
-    let new = requirements(boxes);
+    let (old, new) = (definitions(before), definitions(boxes));
+    let before = Side {
+        boxes: before,
+        definitions: &old,
+    };
+    let after = Side {
+        boxes,
+        definitions: &new,
+    };
+    let mut actions = actions(&subjects(&before, &after, runs), asked);
+    let gone = gone(&old, &new);
+    let (old, new) = (requirements(&old), requirements(&new));
     let up = |name: &Name| {
         runs.get(name)
             .is_some_and(|runs| runs.service == Service::Up)
     };
-    along(&mut actions, &old, &new, up);
+    along(&mut actions, &old, &new, &gone, up);
     actions
 }
 
-/// The units that each box requires.
-pub(super) fn requirements(boxes: &BTreeMap<Name, Entry>) -> Requirements {
+/// The definitions of these boxes, those of instances as of all.
+pub(super) fn definitions<'a>(
+    boxes: impl IntoIterator<Item = (&'a Name, &'a Entry)>,
+) -> BTreeMap<Name, Definition> {
     boxes
-        .iter()
+        .into_iter()
         .filter_map(|(name, entry)| {
             let definition = parse(name, entry.definition.as_ref()?).ok()?;
-            let units = definition.requires.iter().map(Dependency::unit).collect();
-            Some((name.clone(), units))
+            Some((name.clone(), definition))
         })
         .collect()
 }
 
+/// The units that each box requires.
+pub(super) fn requirements(definitions: &BTreeMap<Name, Definition>) -> Requirements {
+    let has_instances = |name: &Name| definitions.get(name).is_some_and(Definition::is_of_all);
+    let mut requirements = Requirements::new();
+    for definition in definitions.values() {
+        let required = definition.requires.iter();
+        let units: BTreeSet<String> = required.map(|one| one.unit(&has_instances)).collect();
+        let boxes = definition.boxes().into_iter();
+        requirements.extend(boxes.map(|name| (name, units.clone())));
+    }
+    requirements
+}
+
+/// Targets of instances that are no more, and the unit by which such a box would be required that has no definition
+/// any more.
+pub(super) fn gone(
+    old: &BTreeMap<Name, Definition>,
+    new: &BTreeMap<Name, Definition>,
+) -> BTreeSet<String> {
+    let mut units = BTreeSet::new();
+    for name in old.values().filter(|it| it.is_of_all()).map(|it| &it.name) {
+        match new.get(name) {
+            Some(definition) if definition.is_of_all() => {}
+            Some(_) => drop(units.insert(name.target())),
+            None => units.extend([name.target(), name.unit()]),
+        }
+    }
+    units
+}
+
+/// The boxes before or after.
+struct Side<'a> {
+    boxes: &'a BTreeMap<Name, Entry>,
+    definitions: &'a BTreeMap<Name, Definition>,
+}
+
+impl Side<'_> {
+    fn texts(&self, name: &Name) -> Option<&Vec<SourceText>> {
+        self.boxes.get(name)?.definition.as_ref()
+    }
+
+    /// The boxes that the definition of this name describes.
+    fn members(&self, name: &Name) -> Vec<Name> {
+        match (self.definitions.get(name), self.texts(name)) {
+            (Some(definition), _) => definition.boxes(),
+            (None, Some(_)) => vec![name.clone()],
+            (None, None) => Vec::new(),
+        }
+    }
+}
+
 /// What is known of each box of either set.
-fn subjects(
-    before: &BTreeMap<Name, Entry>,
-    after: &BTreeMap<Name, Entry>,
-    runs: &BTreeMap<Name, Runs>,
-) -> Vec<Subject> {
-    let names: BTreeSet<&Name> = before.keys().chain(after.keys()).collect();
-    let definition = |set: &BTreeMap<Name, Entry>, name| {
-        set.get(name)
-            .and_then(|entry: &Entry| entry.definition.clone())
-    };
-    names
-        .into_iter()
-        .map(|name| Subject {
-            name: name.clone(),
-            before: definition(before, name),
-            after: definition(after, name),
-            held: after.get(name).and_then(|entry| entry.held.clone()),
-            runs: runs.get(name).cloned().unwrap_or_default(),
-        })
-        .collect()
+fn subjects(before: &Side<'_>, after: &Side<'_>, runs: &BTreeMap<Name, Runs>) -> Vec<Subject> {
+    let names: BTreeSet<&Name> = before.boxes.keys().chain(after.boxes.keys()).collect();
+    let mut subjects = Vec::new();
+    for name in names {
+        let old: BTreeSet<Name> = before.members(name).into_iter().collect();
+        let new: BTreeSet<Name> = after.members(name).into_iter().collect();
+        let runs_or_waits = |name: &&Name| {
+            let runs = runs.get(*name);
+            runs.is_some_and(|runs| runs.service == Service::Up || !runs.sockets.is_empty())
+        };
+        let others_run = old.iter().any(|name| runs_or_waits(&name));
+        subjects.extend(old.union(&new).map(|one| Subject {
+            before: before.texts(name).filter(|_| old.contains(one)).cloned(),
+            after: after.texts(name).filter(|_| new.contains(one)).cloned(),
+            held: after.boxes.get(name).and_then(|entry| entry.held.clone()),
+            runs: runs.get(one).cloned().unwrap_or_default(),
+            others_run,
+            is_defined: !new.is_empty(),
+            name: one.clone(),
+        }));
+    }
+    subjects
 }
 
 /// What runs of each box, as systemd and the boxes' own files have it.
@@ -203,7 +272,7 @@ fn subjects(
 pub fn runs(manager: &Manager) -> Result<BTreeMap<Name, Runs>, Error> {
     let mut boxes: BTreeMap<Name, Runs> = BTreeMap::new();
     for unit in manager.list_units(&["box@*.service"])? {
-        let Some(name) = name_in(&unit.unit, ".service") else {
+        let Some(name) = of_service(&unit.unit) else {
             continue;
         };
         let service = match unit.active_state.as_str() {
@@ -215,9 +284,20 @@ pub fn runs(manager: &Manager) -> Result<BTreeMap<Name, Runs>, Error> {
     }
     for unit in manager.list_units(&["box@*.socket"])? {
         let open = matches!(unit.active_state.as_str(), "active" | "activating");
-        if let Some(name) = name_in(&unit.unit, ".socket").filter(|_| open) {
-            boxes.entry(name).or_default().sockets.push(unit.unit);
+        let Some(mut name) = of_socket(&unit.unit).filter(|_| open) else {
+            continue;
+        };
+        // The first one of an instance, or one of another box that has a number for a name.
+        if name.instance().is_some()
+            && unit.unit == name.socket()
+            && !manager
+                .unit(&name.unit())?
+                .triggered_by
+                .contains(&unit.unit)
+        {
+            name = name.base();
         }
+        boxes.entry(name).or_default().sockets.push(unit.unit);
     }
     for name in running::names()? {
         let runs = boxes.entry(name.clone()).or_default();
@@ -231,10 +311,21 @@ pub fn runs(manager: &Manager) -> Result<BTreeMap<Name, Runs>, Error> {
     Ok(boxes)
 }
 
-fn name_in(unit: &str, suffix: &str) -> Option<Name> {
-    let instance = unit.strip_prefix("box@")?.strip_suffix(suffix)?;
-    let name = instance.split(':').next().unwrap_or(instance);
-    name.parse().ok()
+fn of_service(unit: &str) -> Option<Name> {
+    unit.strip_prefix("box@")?
+        .strip_suffix(".service")?
+        .parse()
+        .ok()
+}
+
+/// Whose socket this is, as far as its name tells.
+fn of_socket(unit: &str) -> Option<Name> {
+    let instance = unit.strip_prefix("box@")?.strip_suffix(".socket")?;
+    let mut parts = instance.splitn(3, ':');
+    let base = parts.next().unwrap_or(instance);
+    let numbered = parts.next().map(|part| format!("{base}:{part}"));
+    let numbered = numbered.and_then(|name| name.parse().ok());
+    numbered.or_else(|| base.parse().ok())
 }
 
 fn current(store: &Store) -> Result<(Option<Generation>, BTreeMap<Name, Entry>), Error> {
@@ -270,7 +361,7 @@ fn entry(name: &Name, found: Found, was: Entry, asked: Asked) -> Option<Entry> {
         return None;
     };
     if was.definition.as_ref() != Some(&texts)
-        && let Err(reason) = possible(&definition)
+        && let Err(reason) = possible(&definition, &texts)
     {
         tracing::debug!("box {name}: {reason}");
         return Some(Entry {
@@ -295,14 +386,18 @@ mod tests {
 
     #[test]
     fn units_are_told_apart_by_their_names() {
-        let name = |unit, suffix| name_in(unit, suffix).map(String::from);
-        assert_eq!(name("box@web.service", ".service").as_deref(), Some("web"));
-        assert_eq!(
-            name("box@web:admin.socket", ".socket").as_deref(),
-            Some("web")
-        );
-        assert_eq!(name("box@web.socket", ".service"), None);
-        assert_eq!(name("box@.service", ".service"), None);
+        let service = |unit| of_service(unit).map(String::from);
+        assert_eq!(service("box@web.service").as_deref(), Some("web"));
+        assert_eq!(service("box@web:2.service").as_deref(), Some("web:2"));
+        assert_eq!(service("box@web.socket"), None);
+        assert_eq!(service("box@.service"), None);
+        let socket = |unit| of_socket(unit).map(String::from);
+        assert_eq!(socket("box@web.socket").as_deref(), Some("web"));
+        assert_eq!(socket("box@web:admin.socket").as_deref(), Some("web"));
+        assert_eq!(socket("box@web:2.socket").as_deref(), Some("web:2"));
+        assert_eq!(socket("box@web:2:admin.socket").as_deref(), Some("web:2"));
+        assert_eq!(socket("box@web:2:2.socket").as_deref(), Some("web:2"));
+        assert_eq!(socket("box@web.service"), None);
     }
 
     #[test]

@@ -210,7 +210,7 @@ fn carry_out(wanted: Wanted, out: Look, err: Look) -> Result<ExitCode, Error> {
         ));
     }
     for (name, held) in &outcome.held {
-        if !outcome.failures.contains_key(name) {
+        if !outcome.failures.keys().any(|failed| failed.base() == *name) {
             let word = err.paint(Paint::Warning, "boxctl:");
             complain(&format!(
                 "{word} box {name} is held: {}\n",

@@ -22,7 +22,8 @@ pub fn change(texts: &[String], enable: bool, now: bool, err: Look) -> Result<Ex
     let names = texts
         .iter()
         .map(|text| {
-            let name = names::parse(text)?;
+            let operation = if enable { "enable" } else { "disable" };
+            let name = names::of_definition(operation, text)?;
             // All of them are looked at before one is changed.
             let definition = definition::load(&name, &layers)?;
             Ok((name, definition))

@@ -12,7 +12,7 @@ use clap::{Arg, Command, CommandFactory as _, ValueHint};
 use super::arguments::Arguments;
 use super::terminal::{harmless, say};
 use super::{Error, set};
-use crate::definition::{self, Layers, keys};
+use crate::definition::{self, Definition, Layers, keys};
 use crate::running;
 
 /// From so many definitions on, they are not read for their descriptions: a completion has to come at once.
@@ -50,10 +50,18 @@ impl Boxes {
             .into_iter()
             .filter(|listed| !listed.masked)
             .filter_map(|listed| listed.name.ok())
-            .map(|name| {
+            .flat_map(|name| {
                 let described = few.then(|| definition::load(&name, layers).ok()).flatten();
+                let boxes = described
+                    .as_ref()
+                    .map(Definition::boxes)
+                    .unwrap_or_default();
                 let description = described.and_then(|definition| definition.description);
-                (name.to_string(), description.unwrap_or_default())
+                let description = description.unwrap_or_default();
+                let instances = boxes.into_iter().filter(|name| name.instance().is_some());
+                std::iter::once(name)
+                    .chain(instances)
+                    .map(move |name| (name.to_string(), description.clone()))
             })
             .collect();
         let running = running::names()
@@ -71,10 +79,29 @@ impl Boxes {
             }
         }
         all.sort();
-        let runs = |name: &str| self.running.as_ref().map(|running| running.contains(name));
+        // All instances run as soon as one does, for who may mean them all.
+        let runs = |name: &str| {
+            let is = |running: &BTreeSet<String>| {
+                let one = format!("{name}:");
+                running.contains(name) || running.iter().any(|other| other.starts_with(&one))
+            };
+            self.running.as_ref().map(is)
+        };
+        let has_all_running = |name: &str| {
+            let one = format!("{name}:");
+            let mut instances = self
+                .defined
+                .iter()
+                .filter(|(known, _)| known.starts_with(&one));
+            let running = self.running.as_ref();
+            let waits = |known: &str| running.is_none_or(|running| !running.contains(known));
+            runs(name) == Some(true) && !instances.any(|(known, _)| waits(known))
+        };
         all.retain(|(name, _)| {
             let fits = match command {
-                "start" => runs(name) != Some(true),
+                "start" => !has_all_running(name),
+                // What concerns the definition concerns all instances.
+                "edit" | "set" | "enable" | "disable" | "new" => !name.contains(':'),
                 "stop" | "reload" | "pause" | "resume" | "kill" | "exec" | "shell" | "attach"
                 | "stats" | "wait" => runs(name) != Some(false),
                 _ => true,
@@ -355,6 +382,25 @@ mod tests {
         }
         assert_eq!(after("run d"), ["db", ":files"]);
         assert_eq!(after("new --root /s"), [":folders"]);
+    }
+
+    #[test]
+    fn instances_are_offered_with_the_name_of_all() {
+        let named = |name: &str| (name.to_owned(), String::new());
+        let mut boxes = Boxes {
+            defined: ["web", "web:1", "web:2"].map(named).to_vec(),
+            running: Some(["web:2".to_owned()].into()),
+        };
+        let after = |command: &str, boxes: &Boxes| -> Vec<String> {
+            let found = boxes.of(command, &[]);
+            found.into_iter().map(|(name, _)| name).collect()
+        };
+        assert_eq!(after("start", &boxes), ["web", "web:1"]);
+        assert_eq!(after("stop", &boxes), ["web", "web:2"]);
+        assert_eq!(after("edit", &boxes), ["web"]);
+        assert_eq!(after("status", &boxes), ["web", "web:1", "web:2"]);
+        boxes.running = Some(["web:1".to_owned(), "web:2".to_owned()].into());
+        assert!(after("start", &boxes).is_empty());
     }
 
     #[test]

@@ -94,12 +94,30 @@ pub fn plan(source: &str, json: bool) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The definition in a file, or of a name.
+/// The definition in a file, or of a name; of one with instances that of the first, which is said.
 pub fn read(source: &str) -> Result<Definition, Error> {
-    Ok(match names::source(source)? {
-        names::Source::File(path) => definition::load_file(path)?,
-        names::Source::Name(name) => definition::load(&name, &Layers::system())?,
-    })
+    let (named, definition) = match names::source(source)? {
+        names::Source::File(path) => (None, definition::load_file_of_one(path)?),
+        names::Source::Name(name) => {
+            let layers = Layers::system();
+            let definition = definition::load(&name, &layers)?;
+            let definition = match definition.is_of_all() {
+                true => definition::load(&name.with_instance(1), &layers)?,
+                false => definition,
+            };
+            (Some(name), definition)
+        }
+    };
+    if let Some(count) = definition.instances
+        && named.is_none_or(|named| named != definition.name)
+    {
+        let name = &definition.name;
+        let (base, boxes) = (name.base(), if count == 1 { "box" } else { "boxes" });
+        complain(&format!(
+            "boxctl: {base} is {count} {boxes}; this is {name}\n"
+        ));
+    }
+    Ok(definition)
 }
 
 /// What would be done on this host, changing nothing.
@@ -116,6 +134,8 @@ struct Row {
     start_at_boot: bool,
     files: Vec<PathBuf>,
     description: Option<String>,
+    /// How many boxes there are of it, where it says so.
+    instances: Option<u16>,
     /// Why it cannot be used, as `boxctl check` prints it.
     problem: Option<String>,
 }
@@ -146,6 +166,7 @@ pub fn list(json: bool, look: Look) -> Result<ExitCode, Error> {
                 start_at_boot: definition.start_at_boot,
                 files: definition.sources,
                 description: definition.description,
+                instances: definition.instances,
                 problem: None,
             },
             Err(error) => Row {
@@ -158,6 +179,7 @@ pub fn list(json: bool, look: Look) -> Result<ExitCode, Error> {
                 start_at_boot: false,
                 files: vec![listed.path],
                 description: None,
+                instances: None,
                 problem: Some(error.to_string()),
             },
         });
@@ -192,7 +214,7 @@ pub fn list(json: bool, look: Look) -> Result<ExitCode, Error> {
                     if row.start_at_boot { "yes" } else { "no" }.to_owned(),
                 )),
                 Cell::new(file.map(|file| format!("{}{more}", harmless(&file)))),
-                Cell::new(says(row).map(harmless)),
+                Cell::new(says(row).map(|text| harmless(&text))),
             ]
         })
         .collect();
@@ -211,13 +233,21 @@ pub fn list(json: bool, look: Look) -> Result<ExitCode, Error> {
 }
 
 /// What a row has room for: of a broken one the first thing that is wrong.
-fn says(row: &Row) -> Option<&str> {
-    match (row.state, &row.problem) {
+fn says(row: &Row) -> Option<String> {
+    let text = match (row.state, &row.problem) {
         (crate::status::DefinitionState::Broken, Some(problem)) => {
             let line = problem.lines().next().unwrap_or_default();
             Some(line.strip_prefix("error: ").unwrap_or(line))
         }
         _ => row.description.as_deref(),
+    };
+    let count = row.instances.map(|count| match count {
+        1 => "1 instance".to_owned(),
+        count => format!("{count} instances"),
+    });
+    match (text, count) {
+        (Some(text), Some(count)) => Some(format!("{text} ({count})")),
+        (text, count) => text.map(str::to_owned).or(count),
     }
 }
 

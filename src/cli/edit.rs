@@ -89,7 +89,7 @@ fn left(kept: Option<&Path>) -> String {
 
 /// Opens a definition, or a drop-in of it, in the operator's editor.
 pub fn edit(name: &str, drop_in: Option<&str>, err: Look) -> Result<ExitCode, Error> {
-    let name = names::parse(name)?;
+    let name = names::of_definition("edit", name)?;
     let layers = Layers::system();
     let target = match drop_in {
         None => files::operators(&layers).join(format!("{name}.toml")),

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::terminal::{Look, Paint, columns, cut, harmless};
 use super::{Error, names, text};
+use crate::definition::Layers;
 use crate::journal::fields;
 use crate::name::Name;
 
@@ -121,11 +122,7 @@ const DETAILS: [&str; 9] = [
 
 /// Shows what happens, until it is interrupted.
 pub fn events(wish: &Wish, out: Look) -> Result<ExitCode, Error> {
-    let names = wish
-        .names
-        .iter()
-        .map(|name| names::parse(name))
-        .collect::<Result<Vec<Name>, _>>()?;
+    let names = names::each(&wish.names, &Layers::system(), names::there)?;
     let mut journal = Command::new(JOURNALCTL)
         .args(arguments(&names, wish))
         .stdin(Stdio::null())

@@ -163,7 +163,9 @@ fn not_signalled(running: &Running, signal: i32, source: crate::sys::Error) -> E
 
 /// All of them, before anything is done to one.
 fn every(operation: &'static str, texts: &[String]) -> Result<Vec<Running>, Error> {
-    texts.iter().map(|text| running(operation, text)).collect()
+    let layers = Layers::system();
+    let names = names::each(texts, &layers, names::running)?;
+    names.iter().map(|name| of_name(operation, name)).collect()
 }
 
 /// A running box that can be entered.
@@ -177,11 +179,16 @@ fn open(operation: &'static str, text: &str) -> Result<Running, Error> {
 
 /// The running box of this name.
 pub fn running(operation: &'static str, text: &str) -> Result<Running, Error> {
-    let name: Name = names::parse(text)?;
-    if let Some(running) = running::find(&name)? {
+    let name = names::one(operation, text, &Layers::system())?;
+    of_name(operation, &name)
+}
+
+fn of_name(operation: &'static str, name: &Name) -> Result<Running, Error> {
+    if let Some(running) = running::find(name)? {
         return Ok(running);
     }
     let layers = Layers::system();
+    let name = name.clone();
     let status = crate::status::collect::one(&name, &layers, &None)?;
     Err(if status.exists() {
         names::Error::NotRunning { operation, name }.into()

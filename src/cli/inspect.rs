@@ -52,8 +52,8 @@ struct Process {
 
 /// Shows all that is known.
 pub fn inspect(name: &str, json: bool, look: Look) -> Result<ExitCode, Error> {
-    let name = names::parse(name)?;
     let layers = Layers::system();
+    let name = names::one("inspect", name, &layers)?;
     let manager = look::manager()?;
     let status = look::one(&name, &layers, manager.as_ref())?;
     let running = running::find(&name)?;

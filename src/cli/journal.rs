@@ -18,20 +18,22 @@ pub fn logs(
     lines: Option<u32>,
     since: Option<&str>,
 ) -> Result<ExitCode, Error> {
-    let name = names::parse(name)?;
     let layers = Layers::system();
-    let status = collect::one(&name, &layers, &None)?;
-    if !status.exists() {
-        return Err(names::unknown(name, &layers).into());
-    }
-    if let (Some(Runner::Foreground), Some(payload)) = (status.runner, &status.payload) {
-        return Err(Error::NoLogs {
-            name,
-            pid: payload.pid,
-        });
+    let names = names::there(name, &layers)?;
+    for name in &names {
+        let status = collect::one(name, &layers, &None)?;
+        if !status.exists() {
+            return Err(names::unknown(name.clone(), &layers).into());
+        }
+        if let (Some(Runner::Foreground), Some(payload)) = (status.runner, &status.payload) {
+            return Err(Error::NoLogs {
+                name: name.clone(),
+                pid: payload.pid,
+            });
+        }
     }
     let source = Command::new(JOURNALCTL)
-        .args(arguments(&name, follow, lines, since))
+        .args(arguments(&names, follow, lines, since))
         .exec();
     Err(Error::Execute {
         program: JOURNALCTL,
@@ -40,8 +42,9 @@ pub fn logs(
 }
 
 /// Each value stands in one argument with its option, so that none can be taken for another option.
-fn arguments(name: &Name, follow: bool, lines: Option<u32>, since: Option<&str>) -> Vec<String> {
-    let mut arguments = vec![format!("--unit={}", name.unit())];
+fn arguments(names: &[Name], follow: bool, lines: Option<u32>, since: Option<&str>) -> Vec<String> {
+    let unit = |name: &Name| format!("--unit={}", name.unit());
+    let mut arguments: Vec<String> = names.iter().map(unit).collect();
     if follow {
         arguments.push("--follow".to_owned());
     }
@@ -93,7 +96,7 @@ mod tests {
     fn no_value_can_pass_for_an_option() {
         let name: Name = "web".parse().expect("a name");
         assert_eq!(
-            arguments(&name, true, Some(5), Some("--root=/srv")),
+            arguments(&[name], true, Some(5), Some("--root=/srv")),
             [
                 "--unit=box@web.service",
                 "--follow",

@@ -44,9 +44,9 @@ pub fn status(names: &[String], json: bool, lines: u32, look: Look) -> Result<Ex
     let report = Report {
         version: VERSION,
         systemd: manager.is_some(),
-        boxes: names
+        boxes: names::each(names, &layers, names::there)?
             .iter()
-            .map(|name| one(&names::parse(name)?, &layers, manager.as_ref()))
+            .map(|name| one(name, &layers, manager.as_ref()))
             .collect::<Result<_, Error>>()?,
     };
     if json {

@@ -1,8 +1,10 @@
 //! Which boxes are meant.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::definition::{self, Layers};
+use crate::definition::{self, Layers, LoadError};
+use crate::generation::{self, NotInForce};
 use crate::name::{Name, NameError};
 use crate::running;
 
@@ -24,15 +26,44 @@ pub enum Error {
         /// On the host.
         pid: i32,
     },
+    /// It takes one box, and there are several of this name.
+    #[error("cannot {operation} box {name}: it has instances, {first} to {last}; say which")]
+    Several {
+        /// What was to be done.
+        operation: &'static str,
+        /// The name of all.
+        name: Name,
+        /// The first of them.
+        first: Name,
+        /// The last.
+        last: Name,
+    },
+    /// What is to be done concerns the definition, and an instance has none of its own.
+    #[error(
+        "cannot {operation} {name} by itself: all instances of {base} have one definition, so say {base}",
+        base = name.base()
+    )]
+    OfAll {
+        /// What was to be done.
+        operation: &'static str,
+        /// The instance.
+        name: Name,
+    },
     /// Only a running box can do this.
     #[error(
-        "cannot {operation} box {name}: it is not running; start it with `systemctl start box@{name}`"
+        "cannot {operation} box {name}: it is not running; start it with `boxctl start {name}`"
     )]
     NotRunning {
         /// What was to be done.
         operation: &'static str,
         /// The box.
         name: Name,
+    },
+    /// Its definition is one of other instances.
+    #[error("{why}")]
+    Instance {
+        /// That, as a sentence.
+        why: String,
     },
     /// There is no such box.
     #[error(
@@ -76,8 +107,106 @@ pub fn parse(text: &str) -> Result<Name, Error> {
     Ok(name.parse()?)
 }
 
+/// The name of a definition, for what is done to it: never that of an instance.
+///
+/// # Errors
+///
+/// [`Error::OfAll`].
+pub fn of_definition(operation: &'static str, text: &str) -> Result<Name, Error> {
+    let name = parse(text)?;
+    match name.instance() {
+        None => Ok(name),
+        Some(_) => Err(Error::OfAll { operation, name }),
+    }
+}
+
+/// The boxes that a text stands for by its definition: all instances, if it does not say which.
+pub fn defined(text: &str, layers: &Layers) -> Result<Vec<Name>, Error> {
+    let name = parse(text)?;
+    if name.instance().is_some() {
+        return Ok(vec![name]);
+    }
+    Ok(match generation::in_force(&name, layers) {
+        Ok(in_force) => in_force.definition.boxes(),
+        Err(_) => vec![name],
+    })
+}
+
+/// The boxes that a text stands for, and those that run by its name although the definition does not have them any
+/// more.
+pub fn there(text: &str, layers: &Layers) -> Result<Vec<Name>, Error> {
+    let name = parse(text)?;
+    if name.instance().is_some() {
+        return Ok(vec![name]);
+    }
+    let running = running::names().unwrap_or_default().into_iter();
+    let mut all: BTreeSet<Name> = running.filter(|running| running.base() == name).collect();
+    match generation::in_force(&name, layers) {
+        Ok(in_force) => all.extend(in_force.definition.boxes()),
+        // They are all there is of it.
+        Err(NotInForce::Load(LoadError::Find { .. })) if !all.is_empty() => {}
+        Err(_) => drop(all.insert(name)),
+    }
+    Ok(all.into_iter().collect())
+}
+
+/// The one box that a text stands for.
+///
+/// # Errors
+///
+/// [`Error::Several`].
+pub fn one(operation: &'static str, text: &str, layers: &Layers) -> Result<Name, Error> {
+    match &*there(text, layers)? {
+        [only] => Ok(only.clone()),
+        [first, .., last] => Err(Error::Several {
+            operation,
+            name: first.base(),
+            first: first.clone(),
+            last: last.clone(),
+        }),
+        // Nothing is known of it, which whoever looks for it says better.
+        [] => parse(text),
+    }
+}
+
+/// Those of them that run; the name itself if none does, which whoever looks for it says better.
+pub fn running(text: &str, layers: &Layers) -> Result<Vec<Name>, Error> {
+    let mut names = there(text, layers)?;
+    if names.len() > 1 {
+        let running: BTreeSet<Name> = running::names().unwrap_or_default().into_iter().collect();
+        names.retain(|name| running.contains(name));
+    }
+    match names.is_empty() {
+        true => Ok(vec![parse(text)?]),
+        false => Ok(names),
+    }
+}
+
+/// The same of several texts, each box once.
+pub fn each(
+    texts: &[String],
+    layers: &Layers,
+    of: fn(&str, &Layers) -> Result<Vec<Name>, Error>,
+) -> Result<Vec<Name>, Error> {
+    let mut all: Vec<Name> = Vec::new();
+    for text in texts {
+        for name in of(text, layers)? {
+            if !all.contains(&name) {
+                all.push(name);
+            }
+        }
+    }
+    Ok(all)
+}
+
 /// The error for a name nothing is known of.
 pub fn unknown(name: Name, layers: &Layers) -> Error {
+    if let Err(NotInForce::Load(error @ LoadError::Instance { .. })) =
+        generation::in_force(&name, layers)
+    {
+        let why = error.to_string();
+        return Error::Instance { why };
+    }
     let mut known: Vec<String> = running::names()
         .unwrap_or_default()
         .into_iter()
@@ -141,6 +270,9 @@ mod tests {
             source("web.toml").expect("a file"),
             Source::File(Path::new("web.toml"))
         );
+        let second = Source::Name("web:2".parse().expect("a name"));
+        assert_eq!(source("box@web:2.service").expect("a name"), second);
+        assert!(of_definition("edit", "web").is_ok() && of_definition("edit", "web:2").is_err());
         let web = Source::Name("web".parse().expect("a name"));
         for text in ["web", "box@web", "box@web.service"] {
             assert_eq!(source(text).expect("a name"), web);

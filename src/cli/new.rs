@@ -23,7 +23,7 @@ pub struct Wish {
 
 /// Writes a definition that nobody has yet, and says what comes next.
 pub fn new(name: &str, wish: &Wish, err: Look) -> Result<ExitCode, Error> {
-    let name = names::parse(name)?;
+    let name = names::of_definition("define", name)?;
     let layers = Layers::system();
     let path = files::operators(&layers).join(format!("{name}.toml"));
     match definition::texts(&name, &layers) {

@@ -66,6 +66,14 @@ pub enum SetError {
         /// That, and why.
         notice: String,
     },
+    /// What is set of one box is not of several.
+    #[error(
+        "cannot set anything of box {name}, which has instances: write it into their definition, as with `boxctl edit --drop-in {name}`, and let `boxctl apply` change them"
+    )]
+    Several {
+        /// Of all.
+        name: Name,
+    },
     /// Another file comes after the drop-in, or hides it.
     #[error(
         "cannot set {key} of box {name} by {}: {} comes after it and says otherwise", path.display(), other.display()
@@ -137,7 +145,7 @@ pub enum SetError {
 
 /// Sets keys of a box, or takes them back.
 pub fn set(name: &str, texts: &[String], runtime: bool, err: Look) -> Result<ExitCode, Error> {
-    let name = names::parse(name)?;
+    let name = names::of_definition("set anything of", name)?;
     let settings = settings(&name, texts)?;
     let layers = Layers::system();
     let store = Store::system();
@@ -157,6 +165,9 @@ pub fn set(name: &str, texts: &[String], runtime: bool, err: Look) -> Result<Exi
         keeps: "; nothing is changed",
         source: Box::new(source),
     })?;
+    if definition.is_of_all() {
+        return Err(SetError::Several { name }.into());
+    }
     let in_force = generation::in_force(&name, &layers)?;
     if let Some(notice) = in_force.notice {
         let notice = notice.sentence();
@@ -233,7 +244,8 @@ fn settings(name: &Name, texts: &[String]) -> Result<Vec<Setting>, Error> {
             .filter(|(word, _)| !word.is_empty())
             .ok_or_else(|| SetError::Form { text: text.clone() })?;
         let (key, entry) = key(&keys, word)?;
-        if diff::need(&key.path) == Need::Restart {
+        // To come to be several boxes is to come to be others.
+        if diff::need(&key.path) == Need::Restart || key.path == "instances" {
             return Err(SetError::Restart {
                 key: key.path.clone(),
                 name: name.clone(),
@@ -279,7 +291,7 @@ fn key<'a, 'b>(keys: &'a [Key], word: &'b str) -> Result<(&'a Key, Option<&'b st
 pub fn words() -> Vec<(String, String)> {
     keys()
         .into_iter()
-        .filter(|key| diff::need(&key.path) != Need::Restart)
+        .filter(|key| diff::need(&key.path) != Need::Restart && key.path != "instances")
         .map(|key| {
             let short = key.path.strip_prefix("resources.").unwrap_or(&key.path);
             let end = match key.kind.starts_with("table of ") {

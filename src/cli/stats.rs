@@ -7,7 +7,7 @@ use super::table::{self, Cell, Side};
 use super::terminal::{Look, Paint, harmless, say};
 use super::{Error, names, text};
 use crate::cgroup::pressure::Stall;
-use crate::name::Name;
+use crate::definition::Layers;
 use crate::running;
 use crate::status::stats::{self, Stats, Usage};
 
@@ -16,18 +16,14 @@ const MUCH: f64 = 10.0;
 
 /// Shows what these boxes use; all that run, if none is named.
 pub fn stats(texts: &[String], json: bool, look: Look) -> Result<ExitCode, Error> {
-    let mut wanted: Vec<Name> = Vec::new();
-    for text in texts {
-        let name = names::parse(text)?;
-        if running::find(&name)?.is_none() {
+    let wanted = names::each(texts, &Layers::system(), names::running)?;
+    for name in &wanted {
+        if running::find(name)?.is_none() {
             return Err(names::Error::NotRunning {
                 operation: "measure",
-                name,
+                name: name.clone(),
             }
             .into());
-        }
-        if !wanted.contains(&name) {
-            wanted.push(name);
         }
     }
     let usage = stats::stats(&wanted, Clock::system().now)?;

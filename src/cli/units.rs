@@ -1,5 +1,6 @@
 //! `boxctl start`, `stop`, `restart` and `reload`: as systemctl(1) does it, with the reason when it fails.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use super::show::ended;
@@ -19,16 +20,19 @@ const LINES: u32 = 10;
 /// What systemd answers when a unit has nothing to do for a kind of job.
 const NOT_APPLICABLE: &str = "org.freedesktop.systemd1.JobTypeNotApplicable";
 
-/// Does it to all boxes at once and waits for each. Boxes for which it cannot work are left alone and named;
-/// the others go on.
+/// Does it to all boxes at once and waits for each; instances are restarted one after the other, each when the one
+/// before it is ready. Boxes for which it cannot work are left alone and named; the others go on.
 pub fn change(operation: Operation, texts: &[String], look: Look) -> Result<ExitCode, Error> {
-    let mut wanted: Vec<Name> = Vec::new();
-    for text in texts {
-        let name = names::parse(text)?;
-        if !wanted.contains(&name) {
-            wanted.push(name);
-        }
-    }
+    let layers = Layers::system();
+    let wanted = names::each(
+        texts,
+        &layers,
+        match operation {
+            Operation::Start | Operation::Restart => names::defined,
+            Operation::Stop => names::there,
+            Operation::Reload => names::running,
+        },
+    )?;
     if !systemd::is_running()
         && let Some(name) = wanted.first()
     {
@@ -37,9 +41,8 @@ pub fn change(operation: Operation, texts: &[String], look: Look) -> Result<Exit
             name: name.clone(),
         });
     }
-    let layers = Layers::system();
     let manager = Manager::connect()?;
-    let mut failed = false;
+    let mut failed = BTreeSet::new();
     let mut stale = false;
     let mut ready = Vec::new();
     for name in wanted {
@@ -49,7 +52,7 @@ pub fn change(operation: Operation, texts: &[String], look: Look) -> Result<Exit
                 ready.push(name);
             }
             Err(error) => {
-                failed = true;
+                failed.insert(name);
                 complain(&describe(&error, look));
             }
         }
@@ -58,26 +61,87 @@ pub fn change(operation: Operation, texts: &[String], look: Look) -> Result<Exit
     if stale {
         manager.daemon_reload()?;
     }
-    let units: Vec<String> = ready.iter().map(Name::unit).collect();
-    let results = manager.change_units(operation, &units)?;
-    for (name, result) in ready.iter().zip(results) {
-        if operation == Operation::Stop && result.is_ok() {
-            let sockets = collect::unit(&manager, name).map(|seen| seen.sockets);
-            if let Some(text) = still_open(name, &sockets.unwrap_or_default(), look) {
-                complain(&text);
+    let all: BTreeSet<Name> = ready.iter().map(Name::base).collect();
+    for round in rounds(operation, ready) {
+        let (held_up, round): (Vec<Name>, Vec<Name>) = round
+            .into_iter()
+            .partition(|name| operation == Operation::Restart && follows(name, &failed));
+        for name in held_up {
+            complain(&format!(
+                "{} box {name} is left as it is, since another instance did not restart\n",
+                look.paint(Paint::Warning, "boxctl:")
+            ));
+        }
+        let units: Vec<String> = round.iter().map(Name::unit).collect();
+        let results = manager.change_units(operation, &units)?;
+        for (name, result) in round.iter().zip(results) {
+            if operation == Operation::Stop && result.is_ok() {
+                let sockets = collect::unit(&manager, name).map(|seen| seen.sockets);
+                if let Some(text) = still_open(name, &sockets.unwrap_or_default(), look) {
+                    complain(&text);
+                }
+            }
+            if let Err(error) = result {
+                failed.insert(name.clone());
+                let seen = collect::unit(&manager, name).ok();
+                complain(&explain(operation, name, &error, seen.as_ref(), look));
             }
         }
-        if let Err(error) = result {
-            failed = true;
-            let seen = collect::unit(&manager, name).ok();
-            complain(&explain(operation, name, &error, seen.as_ref(), look));
-        }
     }
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
+    for name in all.iter().filter(|name| is_of_all(name, texts)) {
+        settle(operation, name, &failed, &manager);
+    }
+    Ok(match failed.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     })
+}
+
+/// What is done at the same time: of the instances of a definition one at a time, if they are restarted.
+fn rounds(operation: Operation, names: Vec<Name>) -> Vec<Vec<Name>> {
+    if operation != Operation::Restart {
+        return vec![names];
+    }
+    let mut rounds: Vec<Vec<Name>> = Vec::new();
+    let mut reached: BTreeMap<Name, usize> = BTreeMap::new();
+    for name in names {
+        let round = reached.entry(name.base()).or_default();
+        match rounds.get_mut(*round) {
+            Some(round) => round.push(name),
+            None => rounds.push(vec![name]),
+        }
+        *round += 1;
+    }
+    rounds
+}
+
+/// Whether this is an instance of a definition of which another one has failed.
+fn follows(name: &Name, failed: &BTreeSet<Name>) -> bool {
+    name.instance().is_some() && failed.iter().any(|failed| failed.base() == name.base())
+}
+
+/// Whether these words mean all boxes of a definition.
+fn is_of_all(name: &Name, texts: &[String]) -> bool {
+    texts
+        .iter()
+        .any(|text| names::parse(text).is_ok_and(|it| it == *name))
+}
+
+/// Has the target of all instances say what they do; a box without instances has none.
+fn settle(operation: Operation, name: &Name, failed: &BTreeSet<Name>, manager: &Manager) {
+    let target = name.target();
+    let is_there = manager
+        .unit(&target)
+        .is_ok_and(|unit| unit.load_state == "loaded");
+    if !is_there || failed.iter().any(|failed| failed.base() == *name) {
+        return;
+    }
+    // They do it already, so nothing comes of it but that.
+    let _ = match operation {
+        Operation::Start | Operation::Restart => manager.start_unit(&target),
+        Operation::Stop => manager.stop_unit(&target),
+        Operation::Reload => Ok(()),
+    };
 }
 
 /// What systemctl(1) says too after a stop: the box is stopped, and not for long.
@@ -313,6 +377,27 @@ mod tests {
              Nov 29 23:43:01 host boxd[1]: a line that is far longer…\n  \
              Correct `command` in its definition, or put the program into its root: `boxctl plan web` shows both.\n"
         );
+    }
+
+    #[test]
+    fn instances_are_restarted_one_at_a_time() {
+        let names = |names: &[&str]| -> Vec<Name> {
+            let name = |name: &&str| name.parse().expect("a name");
+            names.iter().map(name).collect()
+        };
+        let wanted = ["web:1", "web:2", "web:3", "db", "app:1", "app:2"];
+        assert_eq!(
+            rounds(Operation::Restart, names(&wanted)),
+            [
+                names(&["web:1", "db", "app:1"]),
+                names(&["web:2", "app:2"]),
+                names(&["web:3"]),
+            ]
+        );
+        assert_eq!(rounds(Operation::Stop, names(&wanted)), [names(&wanted)]);
+        let failed = names(&["web:2", "db"]).into_iter().collect();
+        let [third, other, db] = ["web:3", "app:2", "db"].map(|name| name.parse().expect("a name"));
+        assert!(follows(&third, &failed) && !follows(&other, &failed) && !follows(&db, &failed));
     }
 
     #[test]

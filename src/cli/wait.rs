@@ -27,10 +27,9 @@ const UNKNOWN: u8 = 255;
 
 /// Waits until each box has ended; prints the exit statuses in their order, and returns the first that is not 0.
 pub fn wait(texts: &[String]) -> Result<ExitCode, Error> {
-    let boxes = texts
-        .iter()
-        .map(|text| {
-            let name = names::parse(text)?;
+    let boxes = names::each(texts, &Layers::system(), names::running)?
+        .into_iter()
+        .map(|name| {
             let running = running::find(&name)?;
             Ok((name, running))
         })

@@ -136,6 +136,23 @@ pub enum LoadError {
     /// The files were read; what stands in them is not a definition.
     #[error(transparent)]
     Invalid(#[from] Diagnostics),
+    /// The definition is not one of an instance of this number.
+    #[error(
+        "there is no box {name}: {}",
+        match count {
+            Some(1) => format!("the only instance of {} is {}", name.base(), name.with_instance(1)),
+            Some(count) => format!(
+                "the instances of {} are {} to {}", name.base(), name.with_instance(1), name.with_instance(*count)
+            ),
+            None => format!("{} has no `instances` in its definition, and is one box", name.base()),
+        }
+    )]
+    Instance {
+        /// The box.
+        name: Name,
+        /// How many instances there are.
+        count: Option<u16>,
+    },
 }
 
 impl Layers {
@@ -185,10 +202,24 @@ impl Layers {
 
 /// The definition of a box: its file in the highest layer that has one, with the drop-ins of all layers.
 ///
-/// Drop-ins are `NAME.toml.d/*.toml`, merged in the order of their file names whatever their layer; one in a
+/// An instance has the definition of its name without the number, read for this one. Drop-ins are `NAME.toml.d/*.toml`, merged in the order of their file names whatever their layer; one in a
 /// higher layer replaces one of the same file name, and an empty one removes it.
 pub fn load(name: &Name, layers: &Layers) -> Result<Definition, LoadError> {
-    Ok(parse(name, &texts(name, layers)?)?)
+    of_texts(name, &texts(name, layers)?)
+}
+
+/// The definition of a box in these texts, which may be those of all instances.
+pub fn of_texts(name: &Name, texts: &[SourceText]) -> Result<Definition, LoadError> {
+    // What is wrong for one instance is wrong for all: they live and die by one definition.
+    let whole = parse(&name.base(), texts)?;
+    match (name.instance(), whole.instances) {
+        (None, _) => Ok(whole),
+        (Some(index), Some(count)) if index <= count => Ok(parse(name, texts)?),
+        (Some(_), count) => Err(LoadError::Instance {
+            name: name.clone(),
+            count,
+        }),
+    }
 }
 
 /// The texts a box's definition is written in, the base first: what [`load`] reads.
@@ -234,6 +265,7 @@ pub fn texts_with(
 }
 
 fn base(name: &Name, layers: &Layers) -> Result<SourceText, LoadError> {
+    let name = &name.base();
     let file = format!("{name}.toml");
     let Some(base) = layers
         .directories
@@ -255,17 +287,33 @@ fn base(name: &Name, layers: &Layers) -> Result<SourceText, LoadError> {
 
 /// Which file counts for each name of a drop-in.
 fn drop_ins(name: &Name, layers: &Layers) -> Result<BTreeMap<String, PathBuf>, LoadError> {
-    layers.files(&format!("{name}.toml.d"))
+    layers.files(&format!("{}.toml.d", name.base()))
 }
 
 /// The definition in one file, named by the file's stem, wherever it lies and without drop-ins.
 pub fn load_file(path: &Path) -> Result<Definition, LoadError> {
+    let (name, text) = file(path)?;
+    Ok(parse(&name, &[text])?)
+}
+
+/// The same, read for the first one if there are instances.
+pub fn load_file_of_one(path: &Path) -> Result<Definition, LoadError> {
+    let (name, text) = file(path)?;
+    let texts = [text];
+    let definition = parse(&name, &texts)?;
+    match definition.is_of_all() {
+        true => Ok(parse(&name.with_instance(1), &texts)?),
+        false => Ok(definition),
+    }
+}
+
+fn file(path: &Path) -> Result<(Name, SourceText), LoadError> {
     let name = name_of(path).map_err(|source| BadName {
         path: path.to_owned(),
         source,
     })?;
     match read(path)? {
-        Some(text) => Ok(parse(&name, &[text])?),
+        Some(text) => Ok((name, text)),
         None => Err(LoadError::Masked {
             name,
             path: path.to_owned(),
@@ -290,7 +338,7 @@ pub fn list(layers: &Layers) -> Result<Vec<Listed>, LoadError> {
 
 fn name_of(path: &Path) -> Result<Name, NameError> {
     let stem = path.file_stem().unwrap_or_default();
-    stem.to_string_lossy().parse()
+    Name::of_definition(&stem.to_string_lossy())
 }
 
 /// The box whose name is most like this one, if any is.

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::diagnostics::{Place, Problem};
+use super::instances::Instances;
 use super::section::{Problems, Section, quoted};
 use super::values::{BOX_PATH, HOST_PATH, mode, size};
 use super::{Mount, MountSource, Root, RootSource, Writes};
 
-pub(super) fn root(mut section: Section<'_>) -> Root {
+pub(super) fn root(mut section: Section<'_>, instances: &Instances) -> Root {
     let directory_at = section.place_of("directory");
-    let directory = section.read("directory", |item| item.path(HOST_PATH));
+    let directory = section.read("directory", |item| {
+        instances.read(item, |item| item.path(HOST_PATH))
+    });
     let host = section.read_placed("host", |item| item.boolean());
     let writes = section.read("writes", |item| {
         item.choice(&[
@@ -44,12 +47,12 @@ pub(super) fn root(mut section: Section<'_>) -> Root {
     }
 }
 
-pub(super) fn mounts(whole: &mut Section<'_>) -> Vec<Mount> {
+pub(super) fn mounts(whole: &mut Section<'_>, instances: &Instances) -> Vec<Mount> {
     let mounts = whole.read("mount", |item| {
         let expected = "expected tables, each written below a line [[mount]]";
         item.list(expected, |item| {
             let section = Section::element("mount", "[[mount]]", item.at, item.problems)?;
-            mount(section)
+            mount(section, instances)
         })
         .inspect(|mounts| check_mount_points(mounts, item.problems))
     });
@@ -60,7 +63,7 @@ pub(super) fn mounts(whole: &mut Section<'_>) -> Vec<Mount> {
 /// The mount, if all of it is right, and its mount point, if that is.
 type ReadMount = (Option<Mount>, Option<(PathBuf, Place)>);
 
-fn mount(mut section: Section<'_>) -> Option<ReadMount> {
+fn mount(mut section: Section<'_>, instances: &Instances) -> Option<ReadMount> {
     let written = |section: &Section<'_>, key| section.place_of(key);
     let (bind_at, tmpfs_at) = (written(&section, "bind"), written(&section, "tmpfs"));
     let recursive_at = written(&section, "recursive");
@@ -80,7 +83,9 @@ fn mount(mut section: Section<'_>) -> Option<ReadMount> {
         }
         Some(at)
     });
-    let bind = section.read("bind", |item| item.path(HOST_PATH));
+    let bind = section.read("bind", |item| {
+        instances.read(item, |item| item.path(HOST_PATH))
+    });
     let tmpfs = section.read("tmpfs", |item| size(item, 1));
     let read_only = section.read("read-only", |item| item.boolean());
     let sensitive = section.read("sensitive", |item| item.boolean());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::devices::{credentials, devices};
 use super::diagnostics::{Diagnostics, Problem, SourceText};
 use super::health::health;
+use super::instances::instances;
 use super::mounts::{mounts, root};
 use super::output::output;
 use super::quantity;
@@ -30,7 +31,7 @@ const COMMAND: &str =
     "expected a list of the program and its arguments, as in [\"/usr/bin/sleep\", \"1h\"]";
 
 /// The definition of the box `name` in these texts, the base first and its drop-ins after it, or every
-/// problem in them.
+/// problem in them. With the name of all instances, what differs from one to the next is as the last one has it.
 ///
 /// A key of a later text replaces that of an earlier one, tables are merged, and `[[mount]]`s, `[[socket]]`s and
 /// `[[device]]`s are appended. A later text that names a root means that one instead of the earlier one's, whether directory or host.
@@ -67,16 +68,22 @@ pub fn understand(name: &Name, texts: &[SourceText]) -> (Definition, Option<Diag
 }
 
 fn read(name: &Name, sources: Vec<PathBuf>, mut whole: Section<'_>) -> Definition {
+    let instances = instances(&mut whole, name);
     let security = security(whole.section("security", "[security]"));
     let users = security.users;
-    let sockets = sockets(&mut whole);
+    let sockets = sockets(&mut whole, &instances);
     let health_section = whole.section("health", "[health]");
     let checked = health_section.place().is_some();
     let health = health(health_section);
     let ready = ready(whole.section("ready", "[ready]"), checked);
+    if whole.place_of("hostname").is_none() {
+        instances.check_hostnames(whole.problems());
+    }
     let definition = Definition {
         name: name.clone(),
         sources,
+        instances: instances.count,
+        hostname: whole.read("hostname", |item| instances.read(item, hostname)),
         description: whole.read("description", |item| {
             item.line("expected one line of text").map(str::to_owned)
         }),
@@ -90,11 +97,12 @@ fn read(name: &Name, sources: Vec<PathBuf>, mut whole: Section<'_>) -> Definitio
             })
             .unwrap_or_default(),
         working_directory: whole.read("working-directory", |item| item.path(BOX_PATH)),
-        environment: whole.read("environment", environment).unwrap_or_default(),
+        environment: whole
+            .read("environment", |item| environment(item, &instances))
+            .unwrap_or_default(),
         environment_files: whole
             .read("environment-file", environment_files)
             .unwrap_or_default(),
-        hostname: whole.read("hostname", hostname),
         tty: whole.read("tty", |item| item.boolean()).unwrap_or_default(),
         profile: whole
             .read("profile", |item| {
@@ -111,8 +119,8 @@ fn read(name: &Name, sources: Vec<PathBuf>, mut whole: Section<'_>) -> Definitio
             .read("start-at-boot", |item| item.boolean())
             .unwrap_or_default(),
         machine: whole.read("machine", |item| item.boolean()).unwrap_or(true),
-        root: root(whole.section("root", "[root]")),
-        mounts: mounts(&mut whole),
+        root: root(whole.section("root", "[root]"), &instances),
+        mounts: mounts(&mut whole, &instances),
         idle_stop: idle_stop(&mut whole, &sockets),
         sockets,
         ready,

@@ -71,6 +71,10 @@ fn tidy(value: &mut Value) {
     deny_unknown_fields
 )]
 struct Format {
+    /// How many boxes there are of it: NAME:1, NAME:2 and so on, each with its own number in what differs from one to
+    /// the next. Default: one box, without a number.
+    #[schemars(range(min = 1, max = 1000))]
+    instances: Option<u16>,
     /// One line for people. Default: the box's name.
     description: Option<Line>,
     /// The program and its arguments. The program is an absolute path inside the box, or a name that is looked
@@ -84,13 +88,13 @@ struct Format {
     groups: Option<Vec<Login>>,
     /// Where the command starts, inside the box. Default: `/`.
     working_directory: Option<AbsolutePath>,
-    /// Environment of the command. Default: only what boxd itself sets.
-    environment: Option<BTreeMap<Variable, String>>,
+    /// Environment of the command; of an instance also by parts. Default: only what boxd itself sets.
+    environment: Option<BTreeMap<Variable, Differing<String>>>,
     /// Files of the host with lines KEY=VALUE, read at each start; later ones win over earlier ones and all over
     /// `environment`. With "-" before it, a file may be missing. Default: none.
     environment_file: Option<OneOrMore<EnvironmentFile>>,
-    /// The box's host name. Default: the box's name.
-    hostname: Option<HostName>,
+    /// The box's host name; of an instance also by parts. Default: the box's name, of an instance NAME-1 and so on.
+    hostname: Option<Differing<HostName>>,
     /// Whether the command has a terminal of the box's own, also at /dev/console, for programs that are used by
     /// hand: `boxctl attach`. What it shows goes to the journal by lines. Default: `false`.
     tty: Option<bool>,
@@ -186,8 +190,8 @@ enum Profile {
     "properties": { "host": { "const": true } },
 }))]
 struct Root {
-    /// A directory of the host that holds a root file system. Default: none.
-    directory: Option<AbsolutePath>,
+    /// A directory of the host that holds a root file system; of an instance also by parts. Default: none.
+    directory: Option<Differing<AbsolutePath>>,
     /// The host's /usr, read-only, with all else private and empty: a box without an image. Default: `true`,
     /// unless `directory` is written.
     host: Option<bool>,
@@ -212,8 +216,9 @@ enum Writes {
 struct Mount {
     /// Where in the box; no mount may hide one before it.
     at: AbsolutePath,
-    /// A directory, file or socket of the host. Default: none; either this or `tmpfs` is written.
-    bind: Option<AbsolutePath>,
+    /// A directory, file or socket of the host; of an instance also by parts. Default: none; either this or `tmpfs` is
+    /// written.
+    bind: Option<Differing<AbsolutePath>>,
     /// Whether mounts below what is bound come along. Default: `true`.
     recursive: Option<bool>,
     /// An empty file system in memory that holds at most this much. Default: none; either this or `bind` is
@@ -234,13 +239,13 @@ struct Mount {
     { "required": ["stream"] }, { "required": ["datagram"] }, { "required": ["sequential-packet"] },
 ]))]
 struct Socket {
-    /// Connections: a port, an address with a port or a path on the host, or several: ListenStream=. Default:
-    /// none; one of this, `datagram` and `sequential-packet` is written.
+    /// Connections: a port, an address with a port or a path on the host, or several: ListenStream=. Each instance has
+    /// its own by { port = 8080, plus = "index" }, with `address` if need be, or { path = … } by parts. Default: none; one of this, `datagram` and `sequential-packet` is written.
     stream: Option<OneOrMore<Address>>,
     /// Datagrams: ListenDatagram=. Default: none.
     datagram: Option<OneOrMore<Address>>,
     /// Connections that keep messages whole, at a path of the host: ListenSequentialPacket=. Default: none.
-    sequential_packet: Option<OneOrMore<AbsolutePath>>,
+    sequential_packet: Option<OneOrMore<SocketPath>>,
     /// What the program finds in LISTEN_FDNAMES: FileDescriptorName=. Default: `box@NAME.socket`.
     name: Option<SocketName>,
     /// Whether a path may be one of the host's own, such as that of Docker's socket. Default: `false`.
@@ -528,6 +533,36 @@ enum OneOrMore<T> {
     More(Vec<T>),
 }
 
+// A value, or what it is put together from.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Differing<T> {
+    Same(T),
+    Parts(Parts),
+}
+
+/// What stands for something of the instance.
+fn part() -> Value {
+    serde_json::json!({
+        "type": "object",
+        "required": ["instance"],
+        "additionalProperties": false,
+        "properties": { "instance": { "enum": ["index", "name"] } },
+    })
+}
+
+/// The path of a socket, as a table.
+fn path_by_parts() -> Value {
+    serde_json::json!({
+        "type": "object",
+        "required": ["path"],
+        "additionalProperties": false,
+        "properties": {
+            "path": { "anyOf": [{ "type": "string", "pattern": "^/" }, { "$ref": "#/$defs/Parts" }] },
+        },
+    })
+}
+
 /// A type of text or number, as its JSON Schema has it. The title is what manual pages call it.
 macro_rules! written_as {
     ($($name:ident: $schema:tt)*) => {$(
@@ -556,6 +591,28 @@ written_as! {
         "anyOf": [
             { "type": "integer", "minimum": 1, "maximum": 65535 },
             { "type": "string", "pattern": "^(/.*|[0-9]+|[0-9.]+:[0-9]+|\\[[0-9A-Fa-f:.%]+\\]:[0-9]+)$" },
+            {
+                "type": "object",
+                "required": ["port"],
+                "additionalProperties": false,
+                "properties": {
+                    "port": { "type": "integer", "minimum": 1, "maximum": 65535 },
+                    "address": { "type": "string" },
+                    "plus": { "enum": ["index"] },
+                },
+            },
+            (path_by_parts()),
+        ],
+    }
+    SocketPath: {
+        "title": "absolute path",
+        "anyOf": [{ "type": "string", "pattern": "^/" }, (path_by_parts())],
+    }
+    Parts: {
+        "title": "parts",
+        "anyOf": [
+            (part()),
+            { "type": "array", "minItems": 1, "items": { "anyOf": [{ "type": "string" }, (part())] } },
         ],
     }
     SocketName: {

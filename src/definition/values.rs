@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::instances::Instances;
 use super::quantity::{self, RATE, SIZE, TIME};
 use super::section::{Item, path};
 use super::tree::Value;
@@ -163,7 +164,10 @@ pub(super) fn login_name(text: &str, expected: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-pub(super) fn environment(item: Item<'_>) -> Option<BTreeMap<String, String>> {
+pub(super) fn environment(
+    item: Item<'_>,
+    instances: &Instances,
+) -> Option<BTreeMap<String, String>> {
     const VARIABLE: &str =
         "expected a name of letters, digits and \"_\" that does not begin with a digit";
     item.map(
@@ -178,9 +182,11 @@ pub(super) fn environment(item: Item<'_>) -> Option<BTreeMap<String, String>> {
             })
         },
         |value| {
-            value
-                .string("expected a string: write the value in quotes")
-                .map(str::to_owned)
+            instances.read(value, |value| {
+                value
+                    .string("expected a string: write the value in quotes")
+                    .map(str::to_owned)
+            })
         },
     )
 }
@@ -234,8 +240,15 @@ pub(super) fn dependencies(item: Item<'_>, name: &Name) -> Option<Vec<Dependency
                         name.map_err(|error| format!("{DEPENDENCY}; {}", error.reason()))?,
                     )
                 };
-                if dependency.unit() == name.unit() || dependency.unit() == name.scope() {
-                    return Err(format!("this is the box {name} itself"));
+                let base = name.base();
+                let is_own = match &dependency {
+                    Dependency::Box(other) => other.base() == base,
+                    Dependency::Unit(unit) => {
+                        [name.unit(), name.scope(), name.target()].contains(unit)
+                    }
+                };
+                if is_own {
+                    return Err(format!("this is the box {base} itself"));
                 }
                 Ok(dependency)
             })

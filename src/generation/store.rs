@@ -231,7 +231,7 @@ impl Store {
         Ok(None)
     }
 
-    /// A box of the current generation.
+    /// A box of the current generation; of an instance that of all.
     ///
     /// # Errors
     ///
@@ -240,7 +240,7 @@ impl Store {
         let Some(current) = self.current()? else {
             return Ok(None);
         };
-        let path = self.path(current.number).join(name.as_str());
+        let path = self.path(current.number).join(name.base().as_str());
         let entry = self.read(&path)?;
         Ok(entry.map(|entry| (self.counts(&current), entry)))
     }

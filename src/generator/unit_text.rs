@@ -30,7 +30,13 @@ const DESCRIPTION_MAX: usize = 200;
 const UNITS_MAX: usize = 256;
 
 /// The drop-in for a box's service, from what is known of its definition.
-pub fn drop_in(name: &Name, definition: Option<&Definition>) -> String {
+///
+/// Who depends on a box that has instances depends on what starts all of them.
+pub fn drop_in(
+    name: &Name,
+    definition: Option<&Definition>,
+    has_instances: &dyn Fn(&Name) -> bool,
+) -> String {
     let mut text = String::from("# Made by boxd-generator; edit the definition instead.\n");
     let mut put = |line: std::fmt::Arguments<'_>| {
         text.write_fmt(line)
@@ -50,12 +56,19 @@ pub fn drop_in(name: &Name, definition: Option<&Definition>) -> String {
     if let Some(path) = source_path(definition) {
         put(format_args!("SourcePath={path}"));
     }
+    if name.instance().is_some() {
+        // What stops all stops each.
+        put(format_args!("PartOf={}", name.target()));
+    }
     // "Not started without these" needs their start to be over: a requirement is an ordering too.
-    let after = units(definition.after.iter().chain(&definition.requires));
+    let after = units(
+        definition.after.iter().chain(&definition.requires),
+        has_instances,
+    );
     for some in after.chunks(UNITS_MAX) {
         put(format_args!("After={}", value(&some.join(" "))));
     }
-    let requires = units(&definition.requires);
+    let requires = units(&definition.requires, has_instances);
     for some in requires.chunks(UNITS_MAX) {
         put(format_args!("Requires={}", value(&some.join(" "))));
     }
@@ -161,6 +174,9 @@ pub fn socket_unit(definition: &Definition, index: usize, socket: &Socket) -> St
     if let Some(path) = source_path(definition) {
         put("SourcePath", &path);
     }
+    if name.instance().is_some() {
+        put("PartOf", &name.target());
+    }
     // The first is the handle for all.
     if index > 0 {
         put("PartOf", &name.socket());
@@ -189,6 +205,36 @@ pub fn socket_unit(definition: &Definition, index: usize, socket: &Socket) -> St
     }
     for (key, setting) in socket.options.written() {
         put(key, &value(&setting));
+    }
+    text
+}
+
+/// The unit that starts and stops all instances of a definition. It stays when one of them ends, and the others with
+/// it; what depends on it waits until each has been started.
+pub fn target(all: &Definition) -> String {
+    let mut text = String::from("# Made by boxd-generator; edit the definition instead.\n");
+    let mut put = |key: &str, value: &dyn std::fmt::Display| {
+        writeln!(text, "{key}={value}").expect("writing to a string does not fail");
+    };
+    put(
+        "[Unit]\nDescription",
+        &format!("All instances of box {}", all.name),
+    );
+    put("Documentation", &"man:box.toml(5)");
+    if let Some(path) = source_path(all) {
+        put("SourcePath", &path);
+    }
+    let units: Vec<String> = all
+        .boxes()
+        .iter()
+        .map(|name| match all.sockets.is_empty() {
+            true => name.unit(),
+            // The first connection starts the box, here too.
+            false => name.socket(),
+        })
+        .collect();
+    for some in units.chunks(UNITS_MAX) {
+        put("Wants", &some.join(" "));
     }
     text
 }
@@ -224,10 +270,14 @@ fn value(text: &str) -> String {
 
 /// Names of units, each once, in the order given; what could not be one is left out, and is among the problems
 /// of the definition.
-fn units<'a>(dependencies: impl IntoIterator<Item = &'a Dependency>) -> Vec<String> {
+fn units<'a>(
+    dependencies: impl IntoIterator<Item = &'a Dependency>,
+    has_instances: &dyn Fn(&Name) -> bool,
+) -> Vec<String> {
     let mut units = Vec::new();
     let mut known = BTreeSet::new();
-    for unit in dependencies.into_iter().map(Dependency::unit) {
+    let unit = |dependency: &Dependency| dependency.unit(has_instances);
+    for unit in dependencies.into_iter().map(unit) {
         let valid = unit
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c));
@@ -325,6 +375,7 @@ mod tests {
                  [restart]\npolicy = 'on-failure'\ndelay = '1500ms'\nlimit-burst = 3\nlimit-interval = '1min'\n\
                  [ready]\ntimeout = '30s'\n[reload]\nnotify = true\n[stop]\ntimeout = '5s'\n",
             )),
+            &|_| false,
         );
         assert_eq!(
             text,
@@ -395,7 +446,7 @@ mod tests {
             let definition = definition(&text);
             let host = crate::host::Host::fixed(&definition);
             let plan = crate::plan::resolve(&definition, &host).expect("a plan");
-            let text = drop_in(&name(), Some(&definition));
+            let text = drop_in(&name(), Some(&definition), &|_| false);
             for (key, timeout) in [
                 ("TimeoutStartSec", plan.ready.timeout + margin),
                 ("TimeoutStopSec", plan.stop.timeout + MARGIN),
@@ -417,6 +468,7 @@ mod tests {
                 "command = ['/bin/true']\nrequires = [{}]\n",
                 units.join(", ")
             ))),
+            &|_| false,
         );
         let keys = keys(&text);
         assert_eq!((keys["Unit.After"], keys["Unit.Requires"]), (2, 2));
@@ -450,6 +502,43 @@ mod tests {
              ReceiveBuffer=65536\n\
              TriggerLimitIntervalSec=60000000us\n"
         );
+    }
+
+    #[test]
+    fn all_instances_are_one_unit_for_those_who_depend_on_them() {
+        let text = SourceText {
+            path: "/etc/boxd/web.toml".into(),
+            text: "command = ['/bin/true']\ninstances = 2\nafter = ['db', 'pool', 'pool:2']\n\
+                   [[socket]]\nstream = { port = 80, plus = 'index' }\n"
+                .to_owned(),
+        };
+        let texts = [text];
+        let (all, problems) = understand(&name(), &texts);
+        assert!(problems.is_none());
+        assert_eq!(
+            target(&all),
+            "# Made by boxd-generator; edit the definition instead.\n\
+             [Unit]\n\
+             Description=All instances of box web\n\
+             Documentation=man:box.toml(5)\n\
+             SourcePath=/etc/boxd/web.toml\n\
+             Wants=box@web:1.socket box@web:2.socket\n"
+        );
+        let (one, _) = understand(&name().with_instance(2), &texts);
+        let text = drop_in(&one.name, Some(&one), &|name| name.as_str() == "pool");
+        assert!(text.contains("\nDescription=Box web:2\n"), "{text}");
+        assert!(text.contains("\nPartOf=box-web.target\n"), "{text}");
+        let after = "\nAfter=box@db.service box-pool.target box@pool:2.service\n";
+        assert!(text.contains(after), "{text}");
+        let text = socket_unit(&one, 0, &one.sockets[0]);
+        for line in [
+            "PartOf=box-web.target",
+            "Service=box@web:2.service",
+            "FileDescriptorName=box@web.socket",
+            "ListenStream=82",
+        ] {
+            assert!(text.contains(&format!("\n{line}\n")), "{text}");
+        }
     }
 
     #[test]
@@ -487,13 +576,17 @@ mod tests {
             unit in "[\\PC\\n%\\\\\"' ]{0,20}",
             path in "/[\\PC\\n%\\\\\"' ]{0,20}",
         ) {
-            let usual = drop_in(&name(), Some(&definition("command = ['/bin/true']\nafter = ['db']\n")));
+            let usual = drop_in(
+                &name(),
+                Some(&definition("command = ['/bin/true']\nafter = ['db']\n")),
+                &|_| false,
+            );
             let mut definition = definition("command = ['/bin/true']\nafter = ['db']\n");
             let description = description + &tail;
             definition.description = Some(description.clone());
             definition.after.push(Dependency::Unit(unit.clone()));
             definition.sources = vec![path.clone().into()];
-            let text = drop_in(&name(), Some(&definition));
+            let text = drop_in(&name(), Some(&definition), &|_| false);
             let mut expected = keys(&usual);
             if path.contains(char::is_control) || path.trim() != path {
                 expected.remove("Unit.SourcePath");

@@ -27,8 +27,10 @@ impl Registration {
         machine: &Machine,
         leader: Process<'_>,
     ) -> Option<Self> {
+        // A machine's name has no colon, as an instance's has.
+        let known_as = name.hostname();
         let machine = machine::Machine {
-            name: name.as_str(),
+            name: &known_as,
             id: u128::from_str_radix(&machine.id, 16).unwrap_or_default(),
             root: machine.root.as_deref(),
             leader,

@@ -22,6 +22,17 @@ pub struct Problem {
 /// What is wrong, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
+    /// It is not one box.
+    #[error(
+        "there are {count} boxes of this definition, from {} to {}, and each is planned and started for itself",
+        name.with_instance(1), name.with_instance(*count)
+    )]
+    Several {
+        /// Of all.
+        name: Name,
+        /// How many.
+        count: u16,
+    },
     /// A path of the host that is needed is not there.
     #[error("{path} does not exist; make it or correct the path", path = path.display())]
     Missing {

@@ -37,12 +37,17 @@ const NOTIFY_SOCKET: &str = "/run/host/notify";
 /// What is done for this box on this host, or every reason why nothing can be.
 pub fn resolve(definition: &Definition, host: &Host) -> Result<Plan, Vec<Problem>> {
     let mut findings = Findings::new(definition.name.clone());
+    if let Some(count) = definition.instances.filter(|_| definition.is_of_all()) {
+        let name = definition.name.clone();
+        findings.refuse("instances", Reason::Several { name, count });
+        return Err(findings.problems);
+    }
     let ids = ids(definition, host, &mut findings);
     let machine_id = machine_id::of_box(host, &definition.name);
     let hostname = definition
         .hostname
         .clone()
-        .unwrap_or_else(|| definition.name.as_str().to_owned());
+        .unwrap_or_else(|| definition.name.hostname());
     let notify = notify(definition);
     let who = mounts::Identity {
         shifted: definition.security.users == Users::Auto,

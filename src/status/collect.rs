@@ -160,7 +160,14 @@ pub fn all(layers: &Layers, units: &Units) -> Result<Report, Error> {
     for listed in definition::list(layers).map_err(Error::List)? {
         match listed.name {
             Ok(name) => {
-                boxes.insert(name.to_string(), one(&name, layers, units)?);
+                let (status, instances) = box_or_instances(&name, layers, units)?;
+                // The name of all is no box, unless one runs by it still.
+                if instances.is_empty() || status.is_at_work() {
+                    boxes.insert((name.to_string(), 0), status);
+                }
+                for (index, status) in instances {
+                    boxes.insert((name.to_string(), index), status);
+                }
             }
             Err(error) => {
                 let name = listed
@@ -170,7 +177,7 @@ pub fn all(layers: &Layers, units: &Units) -> Result<Report, Error> {
                     .to_string_lossy()
                     .into_owned();
                 boxes.insert(
-                    name.clone(),
+                    (name.clone(), 0),
                     misnamed(name, listed.path, &error.to_string()),
                 );
             }
@@ -179,12 +186,13 @@ pub fn all(layers: &Layers, units: &Units) -> Result<Report, Error> {
     let running = running::names().map_err(Error::Running)?;
     let loaded = units.iter().flat_map(|units| units.keys().cloned());
     for name in running.into_iter().chain(loaded) {
-        if boxes.contains_key(name.as_str()) {
+        let key = (name.base().to_string(), name.instance().unwrap_or(0));
+        if boxes.contains_key(&key) {
             continue;
         }
         let status = one(&name, layers, units)?;
-        if status.exists() {
-            boxes.insert(name.to_string(), status);
+        if status.is_at_work() || name.instance().is_none() && status.exists() {
+            boxes.insert(key, status);
         }
     }
     Ok(Report {
@@ -192,6 +200,23 @@ pub fn all(layers: &Layers, units: &Units) -> Result<Report, Error> {
         systemd: units.is_some(),
         boxes: boxes.into_values().collect(),
     })
+}
+
+/// A box, and if it is the name of several each of them, by its number.
+fn box_or_instances(
+    name: &Name,
+    layers: &Layers,
+    units: &Units,
+) -> Result<(Status, Vec<(u16, Status)>), Error> {
+    let running = running::find(name).map_err(Error::Running)?;
+    let seen = units.as_ref().and_then(|units| units.get(name)).cloned();
+    let defined = defined(name, layers, running.as_ref());
+    let count = defined.instances.unwrap_or(0);
+    let status = assemble(name, defined, seen, running);
+    let instances = (1..=count)
+        .map(|index| Ok((index, one(&name.with_instance(index), layers, units)?)))
+        .collect::<Result<_, Error>>()?;
+    Ok((status, instances))
 }
 
 /// One box; [`Status::exists`] tells whether there is one of that name.
@@ -207,14 +232,15 @@ pub fn one(name: &Name, layers: &Layers, units: &Units) -> Result<Status, Error>
 }
 
 impl Status {
+    /// Whether something runs by this name, or has failed.
+    fn is_at_work(&self) -> bool {
+        let unit = self.unit.as_ref();
+        self.payload.is_some() || unit.is_some_and(|unit| unit.active_state != "inactive")
+    }
+
     /// Whether anything of the box is there: a definition, a unit that is not at rest, a process.
     pub fn exists(&self) -> bool {
-        self.definition.state != DefinitionState::Missing
-            || self.payload.is_some()
-            || self
-                .unit
-                .as_ref()
-                .is_some_and(|unit| unit.active_state != "inactive")
+        self.definition.state != DefinitionState::Missing || self.is_at_work()
     }
 }
 
@@ -222,6 +248,8 @@ impl Status {
 struct Defined {
     definition: Definition,
     description: Option<String>,
+    /// How many boxes there are of it, if it is not one's.
+    instances: Option<u16>,
     /// systemd has not read what it says to systemd.
     unread: bool,
 }
@@ -231,6 +259,7 @@ fn assemble(name: &Name, defined: Defined, seen: Option<Seen>, running: Option<R
         definition,
         description,
         unread,
+        ..
     } = defined;
     let (mut unit, limits, sockets) = match seen {
         Some(seen) => (Some(seen.unit), seen.limits, seen.sockets),
@@ -322,7 +351,14 @@ fn payload(running: &Running) -> Payload {
 
 fn defined(name: &Name, layers: &Layers, running: Option<&Running>) -> Defined {
     let found = Found::read(name, layers);
+    let is_of_another = |definition: &definition::Definition| match name.instance() {
+        Some(index) => definition.instances.is_none_or(|count| index > count),
+        None => false,
+    };
     let (state, mut files, problem) = match &found {
+        Found::Good(_, definition) if is_of_another(definition) => {
+            (DefinitionState::Missing, Vec::new(), None)
+        }
         Found::Good(_, definition) => (DefinitionState::Loaded, definition.sources.clone(), None),
         Found::Nothing(LoadError::Masked { path, .. }) => {
             (DefinitionState::Masked, vec![path.clone()], None)
@@ -334,7 +370,7 @@ fn defined(name: &Name, layers: &Layers, running: Option<&Running>) -> Defined {
         let mut candidates = layers
             .directories()
             .iter()
-            .map(|directory| directory.join(format!("{name}.toml")));
+            .map(|directory| directory.join(format!("{}.toml", name.base())));
         files.extend(candidates.find(|path| path.symlink_metadata().is_ok()));
     }
     let (entry, unasked) = match Store::system().entry(name) {
@@ -361,6 +397,10 @@ fn defined(name: &Name, layers: &Layers, running: Option<&Running>) -> Defined {
     let in_force = in_force.ok();
     let in_force = in_force.map(|in_force| in_force.definition);
     Defined {
+        instances: in_force
+            .as_ref()
+            .filter(|definition| definition.is_of_all())
+            .and_then(|definition| definition.instances),
         unread: in_force
             .as_ref()
             .is_some_and(|definition| !is_known(definition)),

@@ -14,10 +14,12 @@ const OF_ITS_OWN: &str = "has limits of its own";
 /// Whether a start now would make another box than the one that runs. Files that nobody touched since it was started are
 /// not read again: a host may have hundreds of boxes.
 pub fn is_newer(definition: &Definition, running: &Running) -> bool {
-    let folders = definition
-        .sources
-        .iter()
-        .filter_map(|file| Some(file.parent()?.join(format!("{}.toml.d", definition.name))));
+    let folders = definition.sources.iter().filter_map(|file| {
+        Some(
+            file.parent()?
+                .join(format!("{}.toml.d", definition.name.base())),
+        )
+    });
     let touched = definition
         .sources
         .iter()

@@ -11,6 +11,7 @@ mod attacks;
 mod faults;
 mod files;
 mod health;
+mod instances;
 mod life;
 mod limits;
 mod machines;

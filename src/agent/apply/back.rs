@@ -3,11 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::diff::{Action, Runs, Service, What, dependents};
-use super::super::intend::requirements;
+use super::super::intend::{definitions, requirements};
 use super::{Blame, Failures};
 use crate::definition::SourceText;
 use crate::generation::{Entry, Held, Why};
 use crate::name::Name;
+
+/// A definition that is not in force any more.
+struct Refused {
+    /// The one that is instead; none if none is known.
+    last: Option<Vec<SourceText>>,
+    /// What became of the box that failed.
+    reason: String,
+}
 
 /// The boxes with those that failed put back, and what is to be done for that.
 pub(super) fn put_back(
@@ -28,12 +36,12 @@ pub(super) fn put_back(
         },
         _ => What::Start,
     };
+    let mut refused: BTreeMap<Name, Refused> = BTreeMap::new();
     for action in actions {
-        let name = &action.name;
-        let (Some(failure), Some(entry)) = (failures.get(name), boxes.get_mut(name)) else {
+        let (name, base) = (&action.name, action.name.base());
+        let (Some(failure), Some(entry)) = (failures.get(name), boxes.get_mut(&base)) else {
             continue;
         };
-        let runs = runs.get(name).cloned().unwrap_or_default();
         if failure.blame != Blame::Definition {
             // What it requires may be there once that was put back.
             let starts = matches!(action.what, What::Start | What::Restart { .. });
@@ -45,15 +53,18 @@ pub(super) fn put_back(
             }
             continue;
         }
-        let last = match runs.service {
-            Service::Up => runs.definition,
+        if refused.contains_key(&base) {
+            continue;
+        }
+        let last = match runs.get(name) {
+            Some(runs) if runs.service == Service::Up => runs.definition.clone(),
             _ => None,
         };
         let other = |last: &Vec<SourceText>| Some(last) != entry.definition.as_ref();
         let last = last
             .filter(other)
-            .or_else(|| before.get(name)?.definition.clone().filter(other));
-        let unchanged = before.get(name).map(|entry| &entry.definition) == Some(&entry.definition);
+            .or_else(|| before.get(&base)?.definition.clone().filter(other));
+        let unchanged = before.get(&base).map(|entry| &entry.definition) == Some(&entry.definition);
         if last.is_none() && unchanged && entry.definition.is_some() {
             // It was restarted for the sake of another one, and there is no other definition to blame.
             back.push(Action {
@@ -66,7 +77,31 @@ pub(super) fn put_back(
             Some(held) => held.instead_of,
             None => entry.definition.clone(),
         };
-        let what = match (action.what, runs.service, &last) {
+        let of_instance = match name.instance() {
+            Some(_) => format!("{name} {}", failure.reason),
+            None => format!("it {}", failure.reason),
+        };
+        entry.definition.clone_from(&last);
+        entry.held = Some(Held {
+            why: Why::Rejected,
+            reason: format!("{of_instance} by what its files say"),
+            instead_of,
+        });
+        let reason = failure.reason.clone();
+        refused.insert(base, Refused { last, reason });
+    }
+    // All boxes of a definition go back to it together.
+    for action in actions {
+        let name = &action.name;
+        let Some(Refused { last, reason }) = refused.get(&name.base()) else {
+            continue;
+        };
+        let runs = runs.get(name).cloned().unwrap_or_default();
+        let is_by_it =
+            |runs: &Runs| runs.service == Service::Up && last.is_some() && runs.definition == *last;
+        let untouched = !failures.contains_key(name) && now.get(name).is_some_and(is_by_it);
+        let what = match (action.what, runs.service, last) {
+            (What::Change | What::Restart { .. }, ..) if untouched => None,
             (What::Change, _, Some(_)) => Some(What::Change),
             (What::Restart { service, sockets }, _, Some(_)) => {
                 Some(What::Restart { service, sockets })
@@ -75,18 +110,14 @@ pub(super) fn put_back(
             (What::Start, Service::Failed, Some(_)) => Some(What::Start),
             // It did not run before.
             (What::Start, _, Some(_)) => Some(What::Stop),
+            // Others came in its place.
+            (What::Stop, Service::Up, Some(_)) => Some(What::Start),
             _ => None,
         };
-        entry.definition = last;
-        entry.held = Some(Held {
-            why: Why::Rejected,
-            reason: format!("it {} by what its files say", failure.reason),
-            instead_of,
-        });
         back.extend(what.map(|what| Action {
             name: name.clone(),
             what,
-            reason: Some(failure.reason.clone()),
+            reason: Some(reason.clone()),
             changes: Vec::new(),
         }));
     }
@@ -95,8 +126,8 @@ pub(super) fn put_back(
         .filter(|action| !matches!(action.what, What::Change | What::Read))
         .map(|action| action.name.clone())
         .collect();
-    let failed = failures.keys().cloned().collect();
-    let stopped = dependents(&requirements(&boxes), &failed)
+    let failed = failures.keys().map(Name::unit).collect();
+    let stopped = dependents(&requirements(&definitions(&boxes)), &failed)
         .into_iter()
         .filter(|name| !known.contains(name))
         .filter(|name| is_up(runs.get(name)));
@@ -225,5 +256,78 @@ mod tests {
         };
         assert_eq!(back(Service::Failed), What::Start);
         assert_eq!(back(Service::AtRest), What::Stop);
+    }
+
+    #[test]
+    fn instances_go_back_together() {
+        let restart = What::Restart {
+            service: true,
+            sockets: false,
+        };
+        let (old, new) = ("instances = 4", "instances = 5\nhostname = 'new'");
+        let entries = |text: &str| -> BTreeMap<Name, Entry> {
+            let definition = texts(text);
+            let held = None;
+            [(name("web"), Entry { definition, held })].into()
+        };
+        let up = |boxes: &[(&str, &str)]| -> BTreeMap<Name, Runs> {
+            let one = |(of, text): &(&str, &str)| {
+                let runs = Runs {
+                    service: Service::Up,
+                    definition: texts(text),
+                    ..Runs::default()
+                };
+                (name(of), runs)
+            };
+            boxes.iter().map(one).collect()
+        };
+        let action = |of: &str, what| Action {
+            name: name(of),
+            what,
+            reason: None,
+            changes: Vec::new(),
+        };
+        let before = up(&[("web:1", old), ("web:2", old), ("web:3", old)]);
+        // The third one is not reached, the fourth was at rest, and the fifth is new.
+        let now = up(&[("web:1", new), ("web:3", old), ("web:5", new)]);
+        let failed = Failure {
+            reason: "did not restart".to_owned(),
+            blame: Blame::Definition,
+        };
+        let actions = [
+            action("web:1", restart),
+            action("web:2", restart),
+            action("web:3", restart),
+            action("web:4", What::Read),
+            action("web:5", What::Start),
+        ];
+        let failures = [(name("web:2"), failed)].into();
+        let (boxes, back) = put_back(
+            &entries(old),
+            entries(new),
+            &before,
+            &now,
+            &actions,
+            &failures,
+        );
+        let back: Vec<(String, What)> = back
+            .into_iter()
+            .map(|action| (action.name.to_string(), action.what))
+            .collect();
+        let expected = [
+            ("web:1", restart),
+            ("web:2", restart),
+            ("web:5", What::Stop),
+        ];
+        assert_eq!(back, expected.map(|(of, what)| (of.to_owned(), what)));
+        let web = &boxes[&name("web")];
+        assert_eq!(web.definition, texts(old));
+        let held = web.held.as_ref().expect("held");
+        assert_eq!(held.instead_of, texts(new));
+        assert!(
+            held.reason.starts_with("web:2 did not restart"),
+            "{}",
+            held.reason
+        );
     }
 }

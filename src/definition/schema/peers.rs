@@ -102,6 +102,12 @@ const NAMES: &[(&str, &str, &str, &str)] = &[
     ("idle-stop", "", "", ""),
     ("machine", "", "--register=", ""),
     (
+        "instances",
+        "NAME@.container, one unit each",
+        "",
+        "docker compose --scale",
+    ),
+    (
         "mount.at",
         "Volume=, Tmpfs=",
         "Bind=, TemporaryFileSystem=",

@@ -10,7 +10,7 @@ use boxd::definition::{
     Address, Definition, Dependency, OnFailure, Profile, ReadyWhen, SocketKind, SourceText,
     UNHEALTHY, Users, understand,
 };
-use boxd::generator::{drop_in, socket_unit};
+use boxd::generator::{drop_in, socket_unit, target};
 
 use super::input::{quoted, texts};
 use super::unit_syntax::{Settings, is_unit_name, read, time, words};
@@ -54,8 +54,13 @@ pub fn generator(data: &[u8]) {
 /// Holds of every definition, be it good or as far as it can be understood.
 pub fn units_say_what_is_meant(definition: &Definition) {
     let instance = definition.name.as_str();
-    let found = read(&drop_in(&definition.name, Some(definition)), instance);
+    let text = drop_in(&definition.name, Some(definition), &|_| false);
+    let found = read(&text, instance);
     assert_same(found, service(definition));
+
+    if definition.is_of_all() {
+        assert_same(read(&target(definition), instance), of_all(definition));
+    }
 
     let units = definition.socket_units();
     assert_eq!(units.len(), definition.sockets.len());
@@ -247,6 +252,23 @@ fn units<'a>(dependencies: impl IntoIterator<Item = &'a Dependency>) -> Vec<Stri
         }
     }
     units
+}
+
+fn of_all(definition: &Definition) -> Expected {
+    let mut expected = Expected::default();
+    let name = &definition.name;
+    let description = format!("All instances of box {name}");
+    expected.text("Unit", "Description", description);
+    expected.text("Unit", "Documentation", "man:box.toml(5)");
+    source(definition, &mut expected);
+    let kind = match definition.sockets.is_empty() {
+        true => "service",
+        false => "socket",
+    };
+    let count = definition.instances.expect("a number");
+    let units = (1..=count).map(|index| format!("box@{name}:{index}.{kind}"));
+    expected.add("Unit", "Wants", Meant::Words(units.collect()));
+    expected
 }
 
 fn of_socket(definition: &Definition, index: usize) -> Expected {
