@@ -197,7 +197,7 @@ impl<'a> Settling<'a> {
     ///
     /// # Errors
     ///
-    /// systemd refused the scope, a limit's controller is missing, or the child failed.
+    /// systemd refused the scope, a limit does not hold, or the child failed.
     pub fn stand(self) -> Result<Standing<'a>, Error> {
         let Settling {
             plan,
@@ -219,7 +219,7 @@ impl<'a> Settling<'a> {
         if !cgroup.ends_with(&plan.scope.unit) && !cgroup.ends_with(plain_name(&plan.name)) {
             return Err(child.failure().unwrap_or(Error::Elsewhere(cgroup)));
         }
-        cgroup::check_controllers(&cgroup, &plan.scope.limits).map_err(Error::Cgroup)?;
+        cgroup::limits::check(&cgroup, &plan.scope.limits).map_err(Error::Cgroup)?;
         hand_over(&cgroup, plan)?;
         match child.hear_all()? {
             (FromChild::Built, mut descriptors) => Ok(Standing {

@@ -531,6 +531,17 @@ impl Limit {
             && device(self) == device(other)
     }
 
+    /// The path that stands for the device it is a limit of, if it is one of a device.
+    pub fn device_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Limit::IoReadBandwidthMax(path, _)
+            | Limit::IoWriteBandwidthMax(path, _)
+            | Limit::IoReadIopsMax(path, _)
+            | Limit::IoWriteIopsMax(path, _) => Some(path),
+            _ => None,
+        }
+    }
+
     /// The cgroup v2 controller that enforces it.
     pub fn controller(&self) -> &'static str {
         match self {

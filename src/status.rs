@@ -10,6 +10,7 @@ mod newer;
 pub mod stats;
 mod why;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -292,28 +293,62 @@ pub struct Usage {
     pub tasks: Option<u64>,
 }
 
-/// What a box may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// What a box may use. What is not set is absent, or has no entry.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
 pub struct Limits {
     /// Bytes.
     pub memory: Option<u64>,
+    /// Bytes above which it is slowed down, and its memory taken back.
+    pub memory_high: Option<u64>,
+    /// Bytes of swap.
+    pub memory_swap: Option<u64>,
     /// Microseconds of CPU per second: a million is one core.
     pub cpu: Option<u64>,
+    /// From 1 to 10000, 100 for those who have none.
+    pub cpu_weight: Option<u64>,
+    /// Indices of the only CPUs it runs on.
+    pub cpus: Option<Vec<u32>>,
     /// Processes and threads.
     pub tasks: Option<u64>,
+    /// As [`Limits::cpu_weight`].
+    pub io_weight: Option<u64>,
+    /// Bytes per second by device.
+    pub io_read: BTreeMap<PathBuf, u64>,
+    /// Bytes per second by device.
+    pub io_write: BTreeMap<PathBuf, u64>,
+    /// Operations per second by device.
+    pub io_read_operations: BTreeMap<PathBuf, u64>,
+    /// Operations per second by device.
+    pub io_write_operations: BTreeMap<PathBuf, u64>,
 }
 
 impl Limits {
-    /// The limits of a plan.
+    /// The limits of a plan, or of a cgroup.
     pub fn of(limits: &[Limit]) -> Limits {
         let mut result = Limits::default();
         for limit in limits {
             match limit {
                 Limit::MemoryMax(bytes) => result.memory = Some(*bytes),
+                Limit::MemoryHigh(bytes) => result.memory_high = Some(*bytes),
+                Limit::MemorySwapMax(bytes) => result.memory_swap = Some(*bytes),
                 Limit::CpuQuotaPerSec(microseconds) => result.cpu = Some(*microseconds),
+                Limit::CpuWeight(weight) => result.cpu_weight = Some(*weight),
+                Limit::AllowedCpus(cpus) => result.cpus = Some(cpus.clone()),
                 Limit::TasksMax(tasks) => result.tasks = Some(*tasks),
-                _ => {}
+                Limit::IoWeight(weight) => result.io_weight = Some(*weight),
+                Limit::IoReadBandwidthMax(device, rate) => {
+                    result.io_read.insert(device.clone(), *rate);
+                }
+                Limit::IoWriteBandwidthMax(device, rate) => {
+                    result.io_write.insert(device.clone(), *rate);
+                }
+                Limit::IoReadIopsMax(device, rate) => {
+                    result.io_read_operations.insert(device.clone(), *rate);
+                }
+                Limit::IoWriteIopsMax(device, rate) => {
+                    result.io_write_operations.insert(device.clone(), *rate);
+                }
             }
         }
         result

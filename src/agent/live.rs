@@ -26,7 +26,7 @@ pub enum Error {
     #[error(transparent)]
     Systemd(#[from] systemd::Error),
     /// A limit does not hold there.
-    #[error("a limit does not hold for its cgroup; is the controller switched off for box.slice?")]
+    #[error("a limit does not hold for its cgroup")]
     Limit(#[source] cgroup::Error),
     /// It cannot be written down.
     #[error(transparent)]
@@ -69,7 +69,7 @@ pub fn change(manager: &Manager, name: &Name, texts: &[SourceText]) -> Result<()
     manager.scope(&scope.unit)?;
     let limits = wanted.scope.limits.clone();
     let cgroup = &running.document.cgroup;
-    let result = match cgroup::check_controllers(cgroup, &limits) {
+    let result = match cgroup::limits::check(cgroup, &limits) {
         Err(error) if cgroup.exists() => Err(Error::Limit(error)),
         _ => write(name, running, wanted, texts),
     };

@@ -293,6 +293,7 @@ fn quota(usec_per_sec: u64) -> i64 {
 fn block_device(path: &Path) -> Result<(u32, u32), io::Error> {
     use std::os::unix::fs::FileTypeExt;
 
+    super::limits::lies_on_a_device(path)?;
     let metadata = fs::metadata(path)?;
     let device = if metadata.file_type().is_block_device() {
         metadata.rdev()
@@ -302,7 +303,7 @@ fn block_device(path: &Path) -> Result<(u32, u32), io::Error> {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     if major == 0 {
         return Err(io::Error::other(format!(
-            "{} lies on no block device",
+            "the disks of the btrfs at {} are not known; name one of them",
             path.display()
         )));
     }

@@ -1,5 +1,6 @@
 //! How a status looks to people: the table of all boxes, and the page about one.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::tz::TimeZone;
@@ -7,8 +8,9 @@ use jiff::tz::TimeZone;
 use super::table::{self, Cell, Side};
 use super::terminal::{Look, Paint, cut, harmless};
 use super::text;
+use crate::plan::Limit;
 use crate::status::{
-    DefinitionState, End, Health, HealthState, Report, Runner, Socket, State, Status,
+    DefinitionState, End, Health, HealthState, Limits, Report, Runner, Socket, State, Status,
 };
 
 /// When it is, and where the reader is.
@@ -432,36 +434,70 @@ fn active(status: &Status, clock: &Clock, look: Look) -> String {
 
 fn usage(page: &mut Page, status: &Status) {
     let usage = status.usage.unwrap_or_default();
-    let limits = status.limits;
+    let limits = &status.limits;
     if let Some(memory) = usage.memory {
-        let mut notes = Vec::new();
-        if let Some(peak) = usage.memory_peak {
-            notes.push(format!("peak {}", text::size(peak)));
-        }
-        if let Some(limit) = limits.memory {
-            notes.push(format!("limit {}", text::size(limit)));
-        }
-        page.entry("Memory", &with_notes(text::size(memory), &notes));
+        let note = |word: &str, bytes: Option<u64>| {
+            bytes.map(|bytes| format!("{word} {}", text::size(bytes)))
+        };
+        let notes = [
+            note("peak", usage.memory_peak),
+            note("limit", limits.memory),
+            note("high", limits.memory_high),
+            note("swap", limits.memory_swap),
+        ];
+        page.entry("Memory", &with_notes(text::size(memory), notes));
     }
     if let Some(cpu) = usage.cpu {
-        let notes: Vec<String> = limits
-            .cpu
-            .map(|limit| format!("limit {}", text::cores(limit)))
-            .into_iter()
-            .collect();
-        page.entry("CPU", &with_notes(text::cpu_time(cpu), &notes));
+        let cpus = limits.cpus.as_ref();
+        let notes = [
+            limits
+                .cpu
+                .map(|limit| format!("limit {}", text::cores(limit))),
+            limits.cpu_weight.map(|weight| format!("weight {weight}")),
+            cpus.map(|cpus| format!("on {}", Limit::cpu_list(cpus.iter().copied()))),
+        ];
+        page.entry("CPU", &with_notes(text::cpu_time(cpu), notes));
     }
     if let Some(tasks) = usage.tasks {
-        let notes: Vec<String> = limits
-            .tasks
-            .map(|limit| format!("limit {limit}"))
-            .into_iter()
-            .collect();
-        page.entry("Tasks", &with_notes(tasks.to_string(), &notes));
+        let notes = [limits.tasks.map(|limit| format!("limit {limit}"))];
+        page.entry("Tasks", &with_notes(tasks.to_string(), notes));
+    }
+    let io = io(limits);
+    if !io.is_empty() {
+        page.entry("IO", &harmless(&io.join("; ")));
     }
 }
 
-fn with_notes(text: String, notes: &[String]) -> String {
+/// `weight 50`, and for each device `/dev/vda: reads 9.5M/s, 100 writes/s`.
+fn io(limits: &Limits) -> Vec<String> {
+    let mut devices: BTreeMap<&Path, Vec<String>> = BTreeMap::new();
+    type Words = fn(u64) -> String;
+    let kinds: [(_, Words); 4] = [
+        (&limits.io_read, |rate| {
+            format!("reads {}", text::rate(rate))
+        }),
+        (&limits.io_write, |rate| {
+            format!("writes {}", text::rate(rate))
+        }),
+        (&limits.io_read_operations, |rate| format!("{rate} reads/s")),
+        (&limits.io_write_operations, |rate| {
+            format!("{rate} writes/s")
+        }),
+    ];
+    for (rates, words) in kinds {
+        for (device, rate) in rates {
+            devices.entry(device).or_default().push(words(*rate));
+        }
+    }
+    let weight = limits.io_weight.map(|weight| format!("weight {weight}"));
+    let devices = devices
+        .into_iter()
+        .map(|(device, limits)| format!("{}: {}", device.display(), limits.join(", ")));
+    weight.into_iter().chain(devices).collect()
+}
+
+fn with_notes<const N: usize>(text: String, notes: [Option<String>; N]) -> String {
+    let notes: Vec<String> = notes.into_iter().flatten().collect();
     if notes.is_empty() {
         text
     } else {

@@ -144,8 +144,8 @@ mod tests {
                     },
                     limits: Limits {
                         memory: Some(512 << 20),
-                        cpu: None,
                         tasks: Some(512),
+                        ..Limits::default()
                     },
                     ..Stats::default()
                 },

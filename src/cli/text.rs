@@ -5,20 +5,29 @@ use jiff::tz::TimeZone;
 
 /// Bytes with a binary prefix and one decimal, as systemctl(1) shows memory: `512B`, `12.3M`.
 pub fn size(bytes: u64) -> String {
+    prefixed(bytes, 1024)
+}
+
+/// Bytes per second with a decimal prefix, as a definition has them: `512B/s`, `10M/s`.
+pub fn rate(bytes_per_second: u64) -> String {
+    format!("{}/s", prefixed(bytes_per_second, 1000))
+}
+
+fn prefixed(value: u64, base: u64) -> String {
     const UNITS: [char; 6] = ['K', 'M', 'G', 'T', 'P', 'E'];
     let mut unit = None;
     let mut scale = 1_u64;
     for candidate in UNITS {
-        let Some(next) = scale.checked_mul(1024).filter(|next| bytes >= *next) else {
+        let Some(next) = scale.checked_mul(base).filter(|next| value >= *next) else {
             break;
         };
         scale = next;
         unit = Some(candidate);
     }
     match unit {
-        None => format!("{bytes}B"),
+        None => format!("{value}B"),
         Some(unit) => {
-            let tenths = u128::from(bytes) * 10 / u128::from(scale);
+            let tenths = u128::from(value) * 10 / u128::from(scale);
             match tenths % 10 {
                 0 => format!("{}{unit}", tenths / 10),
                 decimal => format!("{}.{decimal}{unit}", tenths / 10),
@@ -137,6 +146,9 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text);
         }
+        assert_eq!(rate(7), "7B/s");
+        assert_eq!(rate(1500), "1.5K/s");
+        assert_eq!(rate(10_000_000), "10M/s");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::generator::{DROP_IN, is_known};
 use crate::handover;
 use crate::name::Name;
 use crate::running::{self, Running};
-use crate::systemd::{self, Manager, ScopeStatus, UnitStatus};
+use crate::systemd::{self, Manager, UnitStatus};
 
 /// What could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +40,6 @@ pub type Units = Option<BTreeMap<Name, Seen>>;
 pub struct Seen {
     /// Its service.
     pub unit: Unit,
-    /// The limits in force on its scope, which an operator may have changed since the box was planned.
-    pub limits: Option<Limits>,
     /// The units of its sockets, by name: the first one is before the others.
     pub sockets: Vec<Socket>,
 }
@@ -72,11 +70,6 @@ pub fn loaded_units(manager: &Manager) -> Result<BTreeMap<Name, Seen>, Error> {
 pub fn unit(manager: &Manager, name: &Name) -> Result<Seen, Error> {
     let unit = manager.unit(&name.unit()).map_err(Error::Systemd)?;
     let at_rest = matches!(unit.active_state.as_str(), "inactive" | "failed");
-    let scope = if at_rest {
-        None
-    } else {
-        manager.scope(&name.scope()).map_err(Error::Systemd)?
-    };
     let waits_for = match unit.job {
         Some(job) if at_rest => manager.blockers(job).map_err(Error::Systemd)?,
         _ => Vec::new(),
@@ -94,7 +87,6 @@ pub fn unit(manager: &Manager, name: &Name) -> Result<Seen, Error> {
             waits_for,
             ..Unit::from(unit)
         },
-        limits: scope.as_ref().map(Limits::from),
     })
 }
 
@@ -134,18 +126,6 @@ impl From<UnitStatus> for Unit {
                     .any(|path| path.ends_with(DROP_IN)),
             waits_for: Vec::new(),
             invocation: Some(unit.invocation_id).filter(|id| !id.is_empty()),
-        }
-    }
-}
-
-impl From<&ScopeStatus> for Limits {
-    fn from(scope: &ScopeStatus) -> Limits {
-        // systemd's word for "no limit", and what a property it does not have reads as.
-        let set = |value: u64| Some(value).filter(|value| *value != u64::MAX && *value != 0);
-        Limits {
-            memory: set(scope.memory_max),
-            cpu: set(scope.cpu_quota_per_sec),
-            tasks: set(scope.tasks_max),
         }
     }
 }
@@ -261,9 +241,9 @@ fn assemble(name: &Name, defined: Defined, seen: Option<Seen>, running: Option<R
         unread,
         ..
     } = defined;
-    let (mut unit, limits, sockets) = match seen {
-        Some(seen) => (Some(seen.unit), seen.limits, seen.sockets),
-        None => (None, None, Vec::new()),
+    let (mut unit, sockets) = match seen {
+        Some(seen) => (Some(seen.unit), seen.sockets),
+        None => (None, Vec::new()),
     };
     if let Some(unit) = &mut unit {
         unit.needs_reload |= unread;
@@ -295,15 +275,11 @@ fn assemble(name: &Name, defined: Defined, seen: Option<Seen>, running: Option<R
             cpu: usage.cpu_usec,
             tasks: usage.tasks,
         });
-    let planned = running
+    // As the kernel has them, for an operator may have changed them since the box was planned.
+    let limits = running
         .as_ref()
-        .map(|running| Limits::of(&running.plan.scope.limits));
-    let mut limits = limits.or(planned).unwrap_or_default();
-    // systemd has values for limits that no controller enforces here.
-    if let Some(usage) = usage {
-        limits.memory = usage.memory.and(limits.memory);
-        limits.tasks = usage.tasks.and(limits.tasks);
-    }
+        .map(|running| Limits::of(&cgroup::limits::set_on(&running.document.cgroup)))
+        .unwrap_or_default();
     let description =
         description.or_else(|| running.as_ref().map(|it| it.document.description.clone()));
     let health = running.as_ref().and_then(Running::health);
@@ -504,7 +480,6 @@ mod tests {
                 active_state: active.to_owned(),
                 ..Unit::default()
             },
-            limits: None,
             sockets: Vec::new(),
         };
         for (active, there) in [("failed", true), ("inactive", false)] {

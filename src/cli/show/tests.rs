@@ -90,8 +90,17 @@ fn running() -> Status {
         }),
         limits: Limits {
             memory: Some(512 << 20),
+            memory_high: Some(400 << 20),
+            memory_swap: Some(0),
             cpu: Some(1_500_000),
+            cpu_weight: Some(50),
+            cpus: Some(vec![0, 1, 2, 5]),
             tasks: Some(512),
+            io_weight: Some(200),
+            io_read: [("/dev/vda".into(), 10_000_000)].into(),
+            io_write: [("/dev/vda".into(), 1_500)].into(),
+            io_read_operations: [("/dev/vdb\u{1b}[2J".into(), 100)].into(),
+            io_write_operations: [("/dev/vda".into(), 7)].into(),
         },
         health: Some(Health {
             state: HealthState::Unhealthy,

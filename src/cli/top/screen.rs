@@ -477,8 +477,7 @@ mod tests {
             },
             limits: Limits {
                 memory: Some(64 << 20),
-                cpu: None,
-                tasks: None,
+                ..Limits::default()
             },
             ..Stats::default()
         };
