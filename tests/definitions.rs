@@ -4,8 +4,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use boxd::definition::{
     Diagnostics, Layers, LoadError, SourceText, Style, keys, list, load, load_file, parse, schema,
@@ -121,6 +123,123 @@ fn the_examples_are_good_and_one_of_them_has_every_key() {
 fn the_shipped_schema_is_the_one_of_this_version() {
     let text = serde_json::to_string_pretty(&schema()).expect("JSON");
     expect(&repository("config/box.schema.json"), &format!("{text}\n"));
+}
+
+/// Validates documents by the schema; where each is wrong, as paths in it. The validator is not ours, as those of
+/// editors are not.
+fn validated(documents: &[serde_json::Value]) -> Vec<BTreeSet<String>> {
+    const VALIDATE: &str = r#"
+import json, sys
+from jsonschema import Draft202012Validator as Validator
+work = json.load(sys.stdin)
+Validator.check_schema(work["schema"])
+validator = Validator(work["schema"])
+json.dump([["/".join(map(str, error.absolute_path)) for error in validator.iter_errors(document)]
+           for document in work["documents"]], sys.stdout)
+"#;
+    let has_validator = |python: &&str| {
+        Command::new(python)
+            .args(["-c", "import jsonschema"])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    let python = ["python3", "/usr/bin/python3"]
+        .into_iter()
+        .find(has_validator)
+        .expect("a python3 with jsonschema: apt-get install python3-jsonschema");
+    let mut child = Command::new(python)
+        .args(["-W", "ignore", "-c", VALIDATE])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 starts");
+    let work = serde_json::json!({ "schema": schema(), "documents": documents });
+    let mut input = child.stdin.take().expect("its input");
+    input
+        .write_all(work.to_string().as_bytes())
+        .expect("it reads");
+    drop(input);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "the schema is none");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn as_json(text: &str) -> serde_json::Value {
+    let table: toml::Table = text.parse().expect("TOML");
+    serde_json::to_value(table).expect("JSON")
+}
+
+/// Editors complete and check by the schema: they leave good definitions and their drop-ins alone, and find what is
+/// wrong where it stands.
+#[test]
+fn a_validator_of_schemas_tells_good_definitions_from_bad_ones() {
+    let mut good: Vec<PathBuf> = Vec::new();
+    for folder in fs::read_dir(repository("tests/plans")).expect("tests/plans is there") {
+        let folder = folder.expect("readable").path();
+        if !folder.join("error.expected").exists() || folder.join("plan.expected").exists() {
+            good.push(folder);
+        }
+    }
+    good.push(repository("config"));
+    let files: Vec<PathBuf> = good
+        .iter()
+        .flat_map(|folder| fs::read_dir(folder).expect("a folder"))
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .collect();
+    let documents: Vec<_> = files.iter().map(|path| as_json(&read(path))).collect();
+    assert!(documents.len() > 20, "{files:?}");
+    for (path, wrong) in files.iter().zip(validated(&documents)) {
+        assert!(wrong.is_empty(), "{}: {wrong:?}", path.display());
+    }
+
+    let bad = [
+        ("comand = ['x']", ""),
+        ("command = 'x'", "command"),
+        ("command = []", "command"),
+        ("command = [\"a\\u0000\"]", "command/0"),
+        ("description = \"two\\nlines\"", "description"),
+        ("hostname = 'a b'", "hostname"),
+        ("tty = 'yes'", "tty"),
+        ("profile = 'vm'", "profile"),
+        ("working-directory = 'tmp'", "working-directory"),
+        ("environment = { 'A-B' = '' }", "environment"),
+        ("environment = { A = 1 }", "environment/A"),
+        ("after = ['Data Base']", "after/0"),
+        ("[root]\ndirectory = '/srv'\nhost = true", "root"),
+        ("[root]\nwrites = 'maybe'", "root/writes"),
+        ("[ready]\ntimeout = 'soon'", "ready/timeout"),
+        ("[stop]\nsignal = 'SIG TERM'", "stop/signal"),
+        ("[restart]\npolicy = 'sometimes'", "restart/policy"),
+        ("[resources]\nmemory = 'lots'", "resources/memory"),
+        ("[resources]\ncpu = 0", "resources/cpu"),
+        ("[resources]\ntasks = 0", "resources/tasks"),
+        ("[resources]\ncpu-weight = 10001", "resources/cpu-weight"),
+        (
+            "[resources]\nio-read = { 'sda' = '1M' }",
+            "resources/io-read",
+        ),
+        ("[resources]\nmemroy = '1M'", "resources"),
+        ("[[mount]]\nbind = '/a'\ntmpfs = '1M'\nat = '/b'", "mount/0"),
+        ("[[mount]]\nbind = '/a'", "mount/0"),
+        (
+            "[security]\ncapabilities = ['+EVERYTHING']",
+            "security/capabilities/0",
+        ),
+    ];
+    let documents: Vec<_> = bad.iter().map(|(text, _)| as_json(text)).collect();
+    for ((text, expected), wrong) in bad.iter().zip(validated(&documents)) {
+        assert!(wrong.contains(*expected), "{text}: {wrong:?}");
+        let sources = sources(&[("sample.toml", "command = ['x']"), ("more.toml", text)]);
+        assert!(
+            parse(&name("sample"), &sources).is_err(),
+            "the reader takes {text:?}"
+        );
+    }
 }
 
 #[test]

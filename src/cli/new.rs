@@ -51,6 +51,9 @@ pub fn new(name: &str, wish: &Wish, err: Look) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What editors with a language server for TOML complete and check by: taplo's directive, and the package's file.
+const SCHEMA: &str = "#:schema file:///usr/share/boxd/box.schema.json\n\n";
+
 /// Columns of the comments.
 const WIDTH: usize = 100;
 
@@ -87,7 +90,8 @@ const SHOWN: [(&str, &str); 26] = [
 /// The whole text. What is an example stands in comments: `#key` is a key, `# word` a word.
 fn text(name: &Name, wish: &Wish) -> String {
     let keys = keys();
-    let mut text = comment(&format!(
+    let mut text = SCHEMA.to_owned();
+    text += &comment(&format!(
         "The box {name}: systemd runs it as box@{name}.service. Lines that begin with \"#\" and a key are examples of what \
          may be written. All keys are in box.toml(5), and explained by `boxctl explain KEY`; `boxctl check {name}` says \
          what is wrong."
@@ -190,7 +194,7 @@ mod tests {
         let examples: Vec<String> = plain
             .lines()
             .map(|line| match line.strip_prefix('#') {
-                Some(rest) if !rest.starts_with(' ') => rest.to_owned(),
+                Some(rest) if !rest.starts_with([' ', ':']) => rest.to_owned(),
                 _ => line.to_owned(),
             })
             .collect();

@@ -62,8 +62,8 @@ fn tidy(value: &mut Value) {
     }
 }
 
-/// What runs in a box, from which files, within which limits. The file's name is the box's; boxd(1) says where
-/// it lies.
+/// What runs in a box, from which files, within which limits. The file's name is the box's; boxd(8) says where
+/// it lies. A drop-in has some of the keys: which of them there must be, the whole decides.
 #[derive(JsonSchema)]
 #[schemars(
     title = "Definition of a box",
@@ -75,12 +75,12 @@ struct Format {
     /// the next. Default: one box, without a number.
     #[schemars(range(min = 1, max = 1000))]
     instances: Option<u16>,
-    /// One line for people. Default: the box's name.
+    /// One line for people. Default: "Box" and the box's name.
     description: Option<Line>,
     /// The program and its arguments. The program is an absolute path inside the box, or a name that is looked
     /// up in the box's PATH.
     #[schemars(length(min = 1))]
-    command: Vec<Argument>,
+    command: Option<Vec<Argument>>,
     /// Whom the command runs as, looked up inside the box: a name, "uid" or "uid:gid". Default: root of the
     /// box.
     user: Option<Login>,
