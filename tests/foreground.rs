@@ -128,6 +128,54 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 
 const WAIT: &str = "echo up; while :; do sleep 0.02; done";
 
+/// The first command of the README, built for tests: the box that says who and where it is does so without systemd, and
+/// asks for nothing that this machine has not got.
+#[test]
+fn the_first_command_of_the_readme_runs_its_box() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(repository.join("README.md")).expect("readable");
+    assert!(readme.contains("\n    cargo run --release --bin boxctl -- run config/hello.toml\n"));
+    // Under a name of its own, for others may run it at the same time.
+    let hello = Definition::new("hello", &[], "");
+    let file = hello.directory.path().join(format!("{}.toml", hello.name));
+    fs::copy(repository.join("config/hello.toml"), file).expect("copied");
+    let output = hello.output();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{err}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], format!("Hello from the box {}.", hello.name));
+    for title in [
+        "Who",
+        "What it may",
+        "Limits",
+        "Namespaces",
+        "What it sees",
+        "Its files",
+    ] {
+        assert!(lines.contains(&title), "{title}: {said}");
+    }
+    let value = |label: &str| {
+        let words = format!("  {label:<16} ");
+        let found = lines.iter().find_map(|line| line.strip_prefix(&words));
+        found.unwrap_or_else(|| panic!("{label}: {said}"))
+    };
+    assert_eq!(value("process"), "1");
+    assert_eq!(value("user, group"), "0, 0");
+    assert!(value("user ids").starts_with("0 to 65535, on the host "));
+    assert_eq!(value("new privileges"), "none, whatever it executes");
+    assert_eq!(value("system calls"), "filtered");
+    assert_eq!(value("network"), "lo");
+    assert!(!value("capabilities").contains("SYS_ADMIN"), "{said}");
+    for kind in ["user", "mnt", "pid", "net", "uts", "ipc", "cgroup"] {
+        let own = fs::read_link(Path::new("/proc/self/ns").join(kind)).expect("its own");
+        assert_ne!(Path::new(value(kind)), own, "{kind}");
+    }
+    for label in ["memory", "processor", "tasks"] {
+        value(label);
+    }
+}
+
 #[test]
 fn the_exit_status_is_the_payloads() {
     for status in [0, 3, 255] {

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
 
-use proc_macro2::{TokenStream, TokenTree};
-use syn::visit::{self, Visit};
+#[path = "tidy/source.rs"]
+mod source;
+
+use source::{METHOD, Source, library, root, sources};
 
 /// What each module may use of the others, besides [`FOR_ALL`]. A module is the
 /// longest of these that a path begins with.
@@ -110,6 +111,12 @@ const FOR_ALL: [&str; 4] = ["capability", "name", "programs", "syscall"];
 
 /// Crates that are named in one place, or nowhere but in some: crate, modules.
 const CRATES: &[(&str, &[&str])] = &[
+    // Neither the child of a launch nor what it does to itself has a log.
+    (
+        "tracing",
+        &["agent", "clean", "journal", "launch::unfinished", "run"],
+    ),
+    ("tracing_subscriber", &["journal"]),
     ("zbus", &["systemd"]),
     ("cgroups_rs", &["cgroup"]),
     ("tracing_journald", &["journal"]),
@@ -120,6 +127,30 @@ const CRATES: &[(&str, &[&str])] = &[
     ("annotate_snippets", &["definition"]),
     ("schemars", &["definition"]),
 ];
+
+/// Modules that decide by what they are given alone.
+const PURE: [&str; 2] = ["definition", "plan"];
+
+/// The part of them that reads the files of a definition.
+const READS_DEFINITIONS: &str = "definition::layers";
+
+/// Where there is something to be asked: files, clocks, the environment, other programs, the kernel.
+const ASKS: [&[&str]; 11] = [
+    &["nix", "unistd"],
+    &["rustix"],
+    &["std", "env"],
+    &["std", "fs"],
+    &["std", "io"],
+    &["std", "os", "unix", "fs"],
+    &["std", "process"],
+    &["std", "thread"],
+    &["std", "time", "Instant"],
+    &["std", "time", "SystemTime"],
+    &["tokio"],
+];
+
+/// Functions of this crate that ask.
+const ASKS_FOR_US: [&str; 3] = ["host::read", "host::real_path", "identity::claim"];
 
 /// The top level of the repository, besides dotfiles.
 const TOP_LEVEL: &[&str] = &[
@@ -320,268 +351,6 @@ const MARKS: [(&str, &str); 3] = [("TO", "DO"), ("FIX", "ME"), ("XX", "X")];
 /// Most lines of a file that is read by people.
 const LINES_MAX: usize = 800;
 
-/// What is asked of a file.
-struct Source {
-    path: PathBuf,
-    /// As in `crate::plan::print`, without `crate`.
-    module: Vec<String>,
-    text: String,
-    /// Outside tests.
-    mentions: Vec<Mention>,
-    /// String literals outside tests, with their lines.
-    strings: Vec<(usize, String)>,
-    lines_with_unsafe: Vec<usize>,
-}
-
-/// A path written in the code.
-struct Mention {
-    line: usize,
-    /// Begins at this crate's root, not with another crate or a name in scope.
-    of_this_crate: bool,
-    parts: Vec<String>,
-}
-
-impl Mention {
-    fn internal(&self) -> Option<&[String]> {
-        self.of_this_crate.then_some(&self.parts)
-    }
-
-    fn is_external(&self, prefix: &[&str]) -> bool {
-        !self.of_this_crate
-            && self
-                .parts
-                .iter()
-                .zip(prefix)
-                .filter(|(part, prefix)| part == prefix)
-                .count()
-                == prefix.len()
-    }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
-    let mut entries: Vec<PathBuf> = fs::read_dir(directory)
-        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
-        .map(|entry| entry.expect("a readable entry").path())
-        .collect();
-    entries.sort();
-    for path in entries {
-        if path.is_dir() && !path.is_symlink() {
-            files_below(&path, found);
-        } else {
-            found.push(path);
-        }
-    }
-}
-
-/// All Rust files, parsed once for all tests.
-fn sources() -> &'static [Source] {
-    static SOURCES: OnceLock<Vec<Source>> = OnceLock::new();
-    SOURCES.get_or_init(|| {
-        let mut paths = Vec::new();
-        files_below(&root().join("src"), &mut paths);
-        files_below(&root().join("tests"), &mut paths);
-        paths
-            .iter()
-            .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-            .map(|path| read(path))
-            .collect()
-    })
-}
-
-fn read(path: &Path) -> Source {
-    let text = fs::read_to_string(path).expect("a readable file");
-    let tokens: TokenStream = text
-        .parse()
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let lines_with_unsafe = lines_with_unsafe(tokens.clone());
-    let syntax: syn::File =
-        syn::parse2(tokens).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let path = path.strip_prefix(root()).expect("below the root");
-    let module: Vec<String> = path
-        .with_extension("")
-        .iter()
-        .skip(1)
-        .map(|part| part.to_string_lossy().into_owned())
-        .collect();
-    let mut paths = Paths {
-        module: module.clone(),
-        found: Vec::new(),
-        strings: Vec::new(),
-    };
-    paths.visit_file(&syntax);
-    Source {
-        path: path.to_owned(),
-        module,
-        text,
-        mentions: paths.found,
-        strings: paths.strings,
-        lines_with_unsafe,
-    }
-}
-
-fn lines_with_unsafe(tokens: TokenStream) -> Vec<usize> {
-    tokens
-        .into_iter()
-        .flat_map(|token| match token {
-            TokenTree::Group(group) => lines_with_unsafe(group.stream()),
-            TokenTree::Ident(ident) if ident == "unsafe" => vec![ident.span().start().line],
-            _ => Vec::new(),
-        })
-        .collect()
-}
-
-/// String literals among tokens, as they are written.
-fn literals(tokens: TokenStream) -> Vec<(usize, String)> {
-    tokens
-        .into_iter()
-        .flat_map(|token| match token {
-            TokenTree::Group(group) => literals(group.stream()),
-            TokenTree::Literal(literal) => {
-                vec![(literal.span().start().line, literal.to_string())]
-            }
-            _ => Vec::new(),
-        })
-        .collect()
-}
-
-/// The library's own modules, tests in files of their own left out.
-fn library() -> impl Iterator<Item = &'static Source> {
-    sources().iter().filter(|source| {
-        source.path.starts_with("src")
-            && source.module[0] != "bin"
-            && source.module != ["lib"]
-            && source.module.last().is_none_or(|last| last != "tests")
-    })
-}
-
-/// Collects paths outside `#[cfg(test)]`.
-#[derive(Default)]
-struct Paths {
-    module: Vec<String>,
-    found: Vec<Mention>,
-    strings: Vec<(usize, String)>,
-}
-
-/// What a method call is noted under: of whose type it is, the syntax does not tell.
-const METHOD: &str = "method";
-
-impl Paths {
-    fn mention(&mut self, line: usize, parts: &[String]) {
-        let mut module = self.module.clone();
-        let mut rest = parts;
-        let of_this_crate = ["crate", "self", "super"].contains(&parts[0].as_str());
-        if !of_this_crate {
-            module.clear();
-        }
-        while let Some((first, tail)) = rest.split_first().filter(|_| of_this_crate) {
-            match first.as_str() {
-                "crate" => module.clear(),
-                "super" => drop(module.pop()),
-                "self" => {}
-                _ => break,
-            }
-            rest = tail;
-        }
-        module.extend(rest.iter().cloned());
-        self.found.push(Mention {
-            line,
-            of_this_crate,
-            parts: module,
-        });
-    }
-
-    fn tree(&mut self, tree: &syn::UseTree, prefix: &mut Vec<String>, line: usize) {
-        match tree {
-            syn::UseTree::Path(path) => {
-                prefix.push(path.ident.to_string());
-                self.tree(&path.tree, prefix, line);
-                prefix.pop();
-            }
-            syn::UseTree::Group(group) => {
-                for tree in &group.items {
-                    self.tree(tree, prefix, line);
-                }
-            }
-            syn::UseTree::Name(name) => {
-                prefix.push(name.ident.to_string());
-                self.mention(line, prefix);
-                prefix.pop();
-            }
-            syn::UseTree::Rename(rename) => {
-                prefix.push(rename.ident.to_string());
-                self.mention(line, prefix);
-                prefix.pop();
-            }
-            syn::UseTree::Glob(_) if !prefix.is_empty() => self.mention(line, prefix),
-            syn::UseTree::Glob(_) => {}
-        }
-    }
-}
-
-fn is_test(attributes: &[syn::Attribute]) -> bool {
-    attributes.iter().any(|attribute| match &attribute.meta {
-        syn::Meta::Path(path) => path.is_ident("test"),
-        syn::Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
-        syn::Meta::NameValue(_) => false,
-    })
-}
-
-impl<'ast> Visit<'ast> for Paths {
-    fn visit_item(&mut self, item: &'ast syn::Item) {
-        let attributes = match item {
-            syn::Item::Mod(item) => &item.attrs,
-            syn::Item::Fn(item) => &item.attrs,
-            syn::Item::Use(item) => &item.attrs,
-            syn::Item::Impl(item) => &item.attrs,
-            syn::Item::Const(item) => &item.attrs,
-            _ => return visit::visit_item(self, item),
-        };
-        if !is_test(attributes) {
-            visit::visit_item(self, item);
-        }
-    }
-
-    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
-        let line = item.use_token.span.start().line;
-        self.tree(&item.tree, &mut Vec::new(), line);
-    }
-
-    fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
-        self.found.push(Mention {
-            line: call.method.span().start().line,
-            of_this_crate: false,
-            parts: vec![METHOD.to_owned(), call.method.to_string()],
-        });
-        visit::visit_expr_method_call(self, call);
-    }
-
-    fn visit_lit_str(&mut self, text: &'ast syn::LitStr) {
-        self.strings.push((text.span().start().line, text.value()));
-    }
-
-    fn visit_macro(&mut self, call: &'ast syn::Macro) {
-        self.strings.extend(literals(call.tokens.clone()));
-        visit::visit_macro(self, call);
-    }
-
-    fn visit_path(&mut self, path: &'ast syn::Path) {
-        let parts: Vec<String> = path
-            .segments
-            .iter()
-            .map(|segment| segment.ident.to_string())
-            .collect();
-        if parts.len() > 1 {
-            let line = path.segments[0].ident.span().start().line;
-            self.mention(line, &parts);
-        }
-        visit::visit_path(self, path);
-    }
-}
-
 /// The entry of [`MAY_USE`] a module belongs to.
 fn entry(parts: &[String]) -> Option<&'static str> {
     let whole = parts.join("::");
@@ -641,7 +410,8 @@ fn large_crates_stay_where_they_belong() {
     for source in library() {
         for mention in &source.mentions {
             for (name, places) in CRATES {
-                if mention.is_external(&[name]) && !places.contains(&source.module[0].as_str()) {
+                let is_there = |place: &&str| begins_with(&source.module.join("::"), place);
+                if mention.is_external(&[name]) && !places.iter().any(is_there) {
                     wrong.push(format!(
                         "{}:{}: {name} is named in {} alone",
                         source.path.display(),
@@ -652,6 +422,43 @@ fn large_crates_stay_where_they_belong() {
             }
         }
     }
+    report(wrong);
+}
+
+/// The same definition and the same facts are the same plan, whenever and wherever it is made.
+#[test]
+fn what_decides_asks_nobody() {
+    let mut wrong = Vec::new();
+    let mut seen = BTreeSet::new();
+    for source in library() {
+        let module = source.module.join("::");
+        let Some(pure) = PURE.iter().find(|pure| begins_with(&module, pure)) else {
+            continue;
+        };
+        seen.insert(pure);
+        if begins_with(&module, READS_DEFINITIONS) {
+            continue;
+        }
+        for mention in &source.mentions {
+            let whole = mention.parts.join("::");
+            let is_method = mention.is_external(&[METHOD])
+                && METHODS_BY_PATH.contains(&mention.parts[1].as_str());
+            // Of the C library, constants alone.
+            let is_call = mention.is_external(&["libc"])
+                && mention.parts[1].starts_with(|first: char| first.is_lowercase());
+            let for_us = mention.internal().is_some()
+                && ASKS_FOR_US.iter().any(|there| begins_with(&whole, there));
+            if is_method || is_call || for_us || ASKS.iter().any(|there| mention.is_external(there))
+            {
+                wrong.push(format!(
+                    "{}:{}: {module} may not ask {whole}",
+                    source.path.display(),
+                    mention.line
+                ));
+            }
+        }
+    }
+    assert_eq!(seen.len(), PURE.len(), "{seen:?}");
     report(wrong);
 }
 

@@ -113,6 +113,7 @@ fn a_host_without_dbus_refuses_with_a_sentence() {
         "systemctl mask --runtime --now dbus.socket dbus.service 2>/dev/null || systemctl stop dbus.socket dbus.service",
     );
     wait_for("the bus is gone", || sh("busctl status").status != 0);
+    let before = everything();
     let ran = sh("timeout 120 systemctl start box@web");
     assert_ne!(ran.status, 0);
     assert_ne!(ran.status, 124, "the start hangs");
@@ -120,21 +121,24 @@ fn a_host_without_dbus_refuses_with_a_sentence() {
     assert!(journal.contains("bus"), "{journal}");
     assert!(journal.contains("dbus.socket"), "{journal}");
     assert_eq!(must("pgrep -x sleep | wc -l"), "0");
+    must("systemctl reset-failed");
+    nothing_left(&before);
     must(
         "systemctl unmask --runtime dbus.socket dbus.service; systemctl start dbus.socket dbus.service",
     );
-    must("systemctl reset-failed");
     start("web");
 }
 
 /// The scope's name is taken by something that is not ours: it is left alone, and the start says so.
 #[test]
 fn a_taken_scope_name_is_refused() {
+    a_used_machine();
     define_script("web", "exec sleep infinity", "");
     must("systemd-run --scope --unit=box-web.scope sleep 1000 >/dev/null 2>&1 &");
     wait_for("the scope", || {
         property("box-web.scope", "ActiveState") == "active"
     });
+    let before = everything();
     let journal = start_refused("web");
     assert!(journal.contains("box-web.scope"), "{journal}");
     assert_eq!(
@@ -143,7 +147,9 @@ fn a_taken_scope_name_is_refused() {
         "it is not ours to stop"
     );
     assert_eq!(must("pgrep -f '[s]leep infinity' | wc -l"), "0");
-    must("systemctl stop box-web.scope; systemctl reset-failed");
+    must("systemctl reset-failed");
+    nothing_left(&before);
+    must("systemctl stop box-web.scope");
     start("web");
 }
 

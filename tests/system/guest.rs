@@ -271,6 +271,14 @@ pub fn snapshot() -> BTreeSet<String> {
         let fields: Vec<_> = line.split_whitespace().skip(4).collect();
         all.insert(format!("key {}", fields.join(" ")));
     }
+    // Keys of a box's ids, which no key of ours lists: `UID: keys in all, …`.
+    for line in read("/proc/key-users").lines() {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let uid = fields[0].trim_end_matches(':');
+        if uid.parse::<u32>().is_ok_and(|uid| uid >= FIRST_OF_BOXES) {
+            all.insert(format!("keys of user {uid}: {}", fields[2]));
+        }
+    }
     for process in fs::read_dir("/proc")
         .expect("processes can be listed")
         .flatten()
@@ -333,6 +341,9 @@ pub fn snapshot() -> BTreeSet<String> {
     }
     all
 }
+
+/// The first id of systemd's container range, from which boxes have theirs.
+const FIRST_OF_BOXES: u32 = 0x0008_0000;
 
 /// Files that come and go without any box, and the id ranges, which are a box's for good.
 const NOT_OURS: [&str; 10] = [

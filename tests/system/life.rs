@@ -12,7 +12,32 @@ fn hello_runs_right_after_the_installation_and_only_when_asked() {
     start("hello");
     wait_for_state(&unit("hello"), "inactive");
     assert_eq!(property(&unit("hello"), "Result"), "success");
-    assert!(journal("hello").contains("hello"), "{}", journal("hello"));
+    let by_unit = printed("hello");
+    let by_hand = must("boxctl run hello");
+    let by_hand: Vec<String> = by_hand.lines().map(str::to_owned).collect();
+    for said in [&by_unit, &by_hand] {
+        assert_eq!(said[0], "Hello from the box hello.", "{said:#?}");
+        for title in ["Who", "What it may", "Limits", "Namespaces", "What it sees"] {
+            assert!(said.iter().any(|line| line == title), "{title}: {said:#?}");
+        }
+        let value = |label: &str| {
+            let words = format!("  {label:<16} ");
+            let found = said.iter().find_map(|line| line.strip_prefix(&words));
+            found.unwrap_or_else(|| panic!("{label}: {said:#?}"))
+        };
+        assert_eq!(value("process"), "1");
+        // The range of a box is its own for good.
+        let ids = by_unit.iter().find(|line| line.contains("user ids"));
+        assert!(ids.is_some_and(|line| line.ends_with(value("user ids"))));
+        assert!(value("user ids").starts_with("0 to 65535, on the host "));
+        assert_eq!(value("tasks"), "4096");
+        assert_eq!(value("memory"), "none");
+        assert_eq!(value("network"), "lo");
+        for kind in ["user", "mnt", "pid", "net", "uts", "ipc", "cgroup"] {
+            let hosts = must(&format!("readlink /proc/self/ns/{kind}"));
+            assert_ne!(value(kind), hosts, "{kind}");
+        }
+    }
 }
 
 /// Type=notify means something: when `systemctl start` returns, the payload has been executed.

@@ -3,11 +3,11 @@
 mod agent;
 mod applying;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::guest::{
-    define, define_script, everything, inside, journal, must, nothing_left, property, sh, start,
-    status, stop, unit, wait_for, wait_for_state,
+    define, define_script, everything, inside, journal, must, nothing_left, property, sh, snapshot,
+    start, status, stop, unit, wait_for, wait_for_state,
 };
 use crate::machines::install_machined;
 use crate::terminal::Operator;
@@ -55,8 +55,16 @@ fn many_cycles_leave_nothing_behind() {
     );
     must("systemctl daemon-reload");
     start("web");
+    // What must go is seen while it is there.
+    let running = snapshot();
+    let keys = |seen: &BTreeSet<String>| {
+        let of_boxes = |line: &&String| line.starts_with("keys of user");
+        seen.iter().filter(of_boxes).count()
+    };
+    assert_eq!(keys(&running), 1, "{running:#?}");
     stop("web");
     let before = everything();
+    assert_eq!(keys(&before), 0, "{before:#?}");
     let objects = || -> BTreeMap<String, i64> {
         must("awk '$1 == \"net_namespace\" || $1 == \"mnt_cache\" { print $1, $2 }' /proc/slabinfo")
             .lines()

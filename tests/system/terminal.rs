@@ -287,3 +287,52 @@ fn a_terminal_outlives_its_supervisor() {
     drop(operator);
     nothing_left(&before);
 }
+
+/// A command or a shell in a box has the size of the terminal of whoever asked for it, also when that changes; what
+/// boxctl shows by itself fits that terminal, and is coloured unless that is not wanted.
+#[test]
+fn commands_shells_and_tables_follow_the_operators_terminal() {
+    define_script(
+        "web",
+        "exec sleep infinity",
+        "description = 'A shop front with so many words about it that no narrow terminal has room for them all'",
+    );
+    start("web");
+    for command in [
+        &["boxctl", "exec", "-it", "web", "--", "sh"][..],
+        &["boxctl", "shell", "web"],
+    ] {
+        let mut operator = Operator::new(33, 77, command);
+        operator.sees("# ");
+        operator.types("stty size\r");
+        operator.sees("\n33 77");
+        operator.resizes(50, 120);
+        operator.types("until stty size | grep -x '50 120'; do sleep 0.2; done\r");
+        operator.sees("\n50 120");
+        operator.types("exit 3\r");
+        assert_eq!(operator.ends(), 3, "{command:?}");
+    }
+
+    let table = |words: &str| {
+        let mut operator = Operator::new(24, 60, &["env", "TERM=xterm", "sh", "-c", words]);
+        assert_eq!(operator.ends(), 0);
+        operator.seen
+    };
+    let coloured = table("boxctl status");
+    assert!(coloured.contains("\x1b["), "{coloured:?}");
+    let plain = table("NO_COLOR=1 boxctl status");
+    assert!(!plain.contains('\x1b'), "{plain:?}");
+    assert!(plain.contains("A shop"), "{plain}");
+    let longest = plain.lines().map(|line| line.chars().count()).max();
+    assert_eq!(longest, Some(60), "{plain}");
+
+    let list: serde_json::Value =
+        serde_json::from_str(&must("boxctl list --json")).expect("the list is JSON");
+    let names: Vec<&str> = list
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|entry| entry["name"].as_str())
+        .collect();
+    assert_eq!(names, ["hello", "web"]);
+}

@@ -189,9 +189,11 @@ fn no_text_of_a_definition_breaks_out_of_the_unit() {
 fn boxes_start_at_boot_and_stop_in_order_at_shutdown() {
     if boots() == 0 {
         must("mkdir -p /srv/mark /var/log/journal; systemctl restart systemd-journald");
-        let script = "trap 'sleep 1; echo stopped well > /mark/$(hostname); echo last words; exit 0' TERM; \
+        // The stop command runs in the box before the signal. A scope that systemd stops first gets the signal first.
+        let script = "trap 'sleep 1; [ -e /tmp/asked ] && echo stopped well > /mark/$(hostname); echo last words; exit 0' TERM; \
                       echo up; while :; do sleep 0.2; done";
-        let mount = "[[mount]]\nbind = '/srv/mark'\nat = '/mark'";
+        let mount = "[stop]\ncommand = ['touch', '/tmp/asked']\ntimeout = '60s'\n\
+                     [[mount]]\nbind = '/srv/mark'\nat = '/mark'";
         define_script("db", script, &format!("start-at-boot = true\n{mount}"));
         define_script(
             "web",
