@@ -14,7 +14,7 @@ use crate::agent::diff::{Action, Asked, Need, What};
 use crate::agent::intend::{self, Intention};
 use crate::definition::changes::{Change, changes};
 use crate::definition::{Layers, SourceText};
-use crate::generation::{Cause, Changed, Entry, Found, Generation, Held, State, Store};
+use crate::generation::{self, Cause, Changed, Entry, Found, Generation, Held, State, Store};
 use crate::name::Name;
 use crate::systemd::Manager;
 
@@ -268,6 +268,8 @@ pub fn history(json: bool, look: Look) -> Result<ExitCode, Error> {
         .numbers()?
         .into_iter()
         .map(|number| store.head(number))
+        // Whoever applies another one removes the oldest.
+        .filter(|head| !matches!(head, Err(generation::Error::None { .. })))
         .collect::<Result<Vec<Generation>, _>>()?;
     if json {
         say(&format!(
