@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::guest::{self, sh};
 use crate::machine::{self, State};
+use crate::random::Random;
 
 const CLIENTS: u64 = 32;
 const BOXES: u64 = 8;
@@ -36,18 +37,6 @@ const ACTIONS: [&str; 9] = [
     "boxctl start",
     "boxctl stop",
 ];
-
-/// xorshift64*: a seed gives the same commands each time, although not at the same moments.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % end
-    }
-}
 
 fn name(number: u64) -> String {
     format!("chaos-{number}")
@@ -119,7 +108,7 @@ pub fn run(options: &[&str]) -> ExitCode {
     std::thread::scope(|scope| {
         for client in 0..CLIENTS {
             let (over, wrong, counts, fine) = (&over, &wrong, &counts, &fine);
-            let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (client + 1));
+            let mut random = Random::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (client + 1));
             scope.spawn(move || {
                 while !over.load(Ordering::Relaxed) {
                     let action = random.below(ACTIONS.len() as u64) as usize;
@@ -138,7 +127,7 @@ pub fn run(options: &[&str]) -> ExitCode {
         }
         let (over, wrong, checks) = (&over, &wrong, &checks);
         scope.spawn(move || {
-            let mut random = Random(seed | 1);
+            let mut random = Random::new(seed | 1);
             while !over.load(Ordering::Relaxed) {
                 let name = name(random.below(BOXES));
                 if let Err(what) = told_and_true(&name) {

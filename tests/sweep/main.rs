@@ -6,11 +6,13 @@
 #![expect(clippy::print_stdout, reason = "what was struck and what came of it")]
 
 mod chaos;
+mod edits;
 #[path = "../system/guest.rs"]
 #[expect(dead_code, reason = "the tests under systemd need more of it")]
 mod guest;
 mod machine;
 mod points;
+mod random;
 mod tracer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         ["gate", role, program, ..] => tracer::gate(role, program, &arguments[4..]),
         ["sweep", ref options @ ..] => sweep(words[0], options),
         ["chaos", ref options @ ..] => chaos::run(options),
+        ["edits", ref options @ ..] => edits::run(options),
         _ => {
             println!("as tests/sweep/run has it, under systemd");
             ExitCode::FAILURE
