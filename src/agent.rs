@@ -8,6 +8,7 @@ pub mod apply;
 pub mod diff;
 pub mod intend;
 pub mod live;
+pub mod metrics;
 pub mod service;
 mod watch;
 

@@ -35,12 +35,7 @@ pub struct Running {
 impl Running {
     /// How it answers when it is asked, as its supervisor wrote it down last; none if it is not asked.
     pub fn health(&self) -> Option<Health> {
-        self.document.health?;
-        let path = Path::new(PARENT)
-            .join(self.document.name.as_str())
-            .join(health::FILE);
-        // Not written yet, or by another version: then there is nothing to say.
-        serde_json::from_slice(&read(&path).ok()??).ok()
+        health(&self.document)
     }
 }
 
@@ -100,6 +95,25 @@ pub fn find(name: &Name) -> Result<Option<Running>, Error> {
     find_in(Path::new(PARENT), name)
 }
 
+/// The same without its plan: less is read for it, and a box whose plan another boxd wrote is found too.
+///
+/// # Errors
+///
+/// As [`find`], but for [`Error::Plan`].
+pub fn launched(name: &Name) -> Result<Option<(Document, OwnedFd)>, Error> {
+    launched_in(&Path::new(PARENT).join(name.as_str()), name)
+}
+
+/// How a box answers when it is asked: [`Running::health`].
+pub fn health(document: &Document) -> Option<Health> {
+    document.health?;
+    let path = Path::new(PARENT)
+        .join(document.name.as_str())
+        .join(health::FILE);
+    // Not written yet, or by another version: then there is nothing to say.
+    serde_json::from_slice(&read(&path).ok()??).ok()
+}
+
 /// What the box of this name was launched as that runs, or has just ended and is not cleared away yet.
 pub fn document(name: &Name) -> Option<Document> {
     let path = Path::new(PARENT).join(name.as_str()).join(DOCUMENT);
@@ -149,13 +163,7 @@ fn names_in(directory: &Path) -> Result<Vec<Name>, Error> {
 
 fn find_in(directory: &Path, name: &Name) -> Result<Option<Running>, Error> {
     let directory = directory.join(name.as_str());
-    let path = directory.join(DOCUMENT);
-    let Some(json) = read(&path)? else {
-        return Ok(None);
-    };
-    let document =
-        handover::understand_of(name, &json).map_err(|source| Error::Document { path, source })?;
-    let Some(process) = open(&document)? else {
+    let Some((document, process)) = launched_in(&directory, name)? else {
         return Ok(None);
     };
     let path = directory.join(PLAN);
@@ -172,6 +180,17 @@ fn find_in(directory: &Path, name: &Name) -> Result<Option<Running>, Error> {
         plan,
         process,
     }))
+}
+
+fn launched_in(directory: &Path, name: &Name) -> Result<Option<(Document, OwnedFd)>, Error> {
+    let path = directory.join(DOCUMENT);
+    let Some(json) = read(&path)? else {
+        return Ok(None);
+    };
+    let document =
+        handover::understand_of(name, &json).map_err(|source| Error::Document { path, source })?;
+    let process = open(&document)?;
+    Ok(process.map(|process| (document, process)))
 }
 
 /// The document's process, if it still is that process.

@@ -5,6 +5,7 @@
 //! an older version would misread gets another [`VERSION`]; new keys may appear at any time.
 
 pub mod collect;
+pub mod dropped;
 pub mod ends;
 mod newer;
 pub mod stats;

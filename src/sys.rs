@@ -31,7 +31,7 @@ pub use interface::bring_loopback_up;
 pub use keyring::join_new_session_keyring;
 pub use landlock::{FileAccess, give_up_files};
 pub use lease::is_being_written;
-pub use memory::{give_memory_back, give_memory_back_early};
+pub use memory::{give_heap_back, give_memory_back, give_memory_back_early};
 pub use mount::{MountAttributes, Propagation, mount_setattr};
 pub use passed::{FIRST_PASSED, take_passed};
 pub use pidfd::{Exit, exit_of, send_signal};

@@ -11,8 +11,7 @@ mod source;
 
 use source::{METHOD, Source, library, root, sources};
 
-/// What each module may use of the others, besides [`FOR_ALL`]. A module is the
-/// longest of these that a path begins with.
+/// What each module may use of the others, besides [`FOR_ALL`]. A module is the longest of these a path begins with.
 ///
 /// From top to bottom: what talks to people; what runs boxes; what speaks to the outside; what is decided; what
 /// is known; what the kernel is asked.
@@ -28,7 +27,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ("foreground", EVERYTHING),
     (
         "agent",
-        "cgroup definition generation generator host journal launch::run_directory plan run::follow_the_service running sys::ignore_sigio sys::is_being_written systemd",
+        "cgroup definition generation generator handover health host journal launch::run_directory plan run::follow_the_service running status sys::give_heap_back sys::ignore_sigio sys::is_being_written systemd",
     ),
     ("stop", "journal plan running"),
     (
@@ -37,7 +36,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ),
     (
         "status",
-        "cgroup definition generation generator::DROP_IN generator::is_known handover health host identity journal plan running systemd",
+        "cgroup definition generation generator::DROP_IN generator::is_known handover health host identity journal plan running supervisor::kept systemd",
     ),
     (
         "enter",
@@ -128,6 +127,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("cgroups_rs", &["cgroup"]),
     ("tracing_journald", &["journal"]),
     ("clap", &["cli"]),
+    ("prometheus_client", &["agent"]),
     ("ratatui", &["cli"]),
     ("toml", &["definition"]),
     ("toml_edit", &["definition"]),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::apply::{self, Outcome, Wanted};
 use super::diff::{Asked, What};
+use super::metrics::{self, Metrics};
 use super::watch::Watch;
 use super::{Error, intend};
 use crate::definition::agent::{Apply, SETTINGS, Settings, settings};
@@ -15,7 +16,7 @@ use crate::definition::{Layers, LoadError};
 use crate::generation::{Generation, State, Store};
 use crate::journal::chain;
 use crate::name::Name;
-use crate::sys::ignore_sigio;
+use crate::sys::{give_heap_back, ignore_sigio};
 use crate::systemd::{Manager, notify};
 
 /// Who has generations applied that nobody asked for.
@@ -31,6 +32,8 @@ struct Said {
     problems: BTreeMap<String, String>,
     held: BTreeMap<Name, String>,
     plan: Vec<String>,
+    /// Why metrics are not served as they should be.
+    metrics: Option<String>,
     error: Option<String>,
 }
 
@@ -42,6 +45,7 @@ pub fn run() -> ! {
     let layers = Layers::system();
     let store = Store::system();
     let mut said = Said::default();
+    let mut metrics = Metrics::default();
     ignore_sigio();
     let ready = || {
         let _ = notify::ready("looking at the definitions");
@@ -53,11 +57,13 @@ pub fn run() -> ! {
     }
     loop {
         let watched = Watch::begin(&layers).and_then(|mut watch| {
-            let done = round(&layers, &store, &mut said, &mut watch);
+            let done = round(&layers, &store, &mut metrics, &mut said, &mut watch);
             if std::mem::take(&mut is_first) {
                 ready();
             }
-            watch.wait(said.done(done))
+            let again = said.done(done);
+            give_heap_back();
+            watch.wait(again)
         });
         if let Err(error) = watched {
             said.fails(&format!("cannot watch the definitions: {}", chain(&error)));
@@ -77,10 +83,13 @@ fn shortened(status: &str) -> String {
 fn round(
     layers: &Layers,
     store: &Store,
+    metrics: &mut Metrics,
     said: &mut Said,
     watch: &mut Watch,
 ) -> Result<String, Error> {
     let settings = said.settings(settings());
+    let wanted = said.settings.is_none().then_some(&settings.metrics);
+    said.tell_of_metrics(metrics.follow(wanted));
     // What cannot be seen here is told when it is waited for.
     let mut edited = || watch.has_changed().unwrap_or(false);
     match settings.apply {
@@ -151,7 +160,7 @@ impl Said {
             Ok(status) => {
                 self.error = None;
                 let _ = notify::status(&shortened(&status));
-                None
+                self.metrics.is_some().then_some(AGAIN)
             }
             // The next round comes when that has ended.
             Err(Error::Edited) => None,
@@ -174,7 +183,13 @@ impl Said {
     fn settings(&mut self, settings: Result<Settings, LoadError>) -> Settings {
         let (settings, problem) = match settings {
             Ok(settings) => (settings, None),
-            Err(error) => (Settings { apply: Apply::Plan }, Some(error.to_string())),
+            Err(error) => {
+                let settings = Settings {
+                    apply: Apply::Plan,
+                    ..Settings::default()
+                };
+                (settings, Some(error.to_string()))
+            }
         };
         if let Some(problem) = problem.as_ref().filter(|_| problem != self.settings) {
             tracing::error!("nothing is applied, as {SETTINGS} cannot be used:\n{problem}");
@@ -208,6 +223,14 @@ impl Said {
         self.held = held;
     }
 
+    fn tell_of_metrics(&mut self, served: Result<(), metrics::Error>) {
+        let trouble = served.err().map(|error| chain(&error));
+        if let Some(trouble) = trouble.as_ref().filter(|_| trouble != self.metrics) {
+            tracing::error!("{trouble}");
+        }
+        self.metrics = trouble;
+    }
+
     /// How things stand, for `systemctl status boxd`.
     fn status(&self, store: &Store) -> Result<String, Error> {
         let mut parts = Vec::new();
@@ -230,6 +253,7 @@ impl Said {
         if !self.plan.is_empty() {
             parts.push(format!("`boxctl apply` would {}", self.plan.join(", ")));
         }
+        parts.extend(self.metrics.clone());
         for (name, reason) in &self.held {
             parts.push(format!("box {name} is held: {reason}"));
         }

@@ -73,7 +73,9 @@ pub fn inspect(name: &str, json: bool, look: Look) -> Result<ExitCode, Error> {
         definition,
         plan,
         problems,
-        usage: running.as_ref().and_then(stats::of),
+        usage: running
+            .as_ref()
+            .and_then(|running| stats::of(&running.document)),
         processes: running.as_ref().map_or_else(Vec::new, |running| {
             let pids = cgroup::processes(&running.document.cgroup).unwrap_or_default();
             pids.into_iter().filter_map(process).collect()

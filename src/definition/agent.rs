@@ -1,21 +1,39 @@
 //! `/etc/boxd.toml`: how boxd itself behaves.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::diagnostics::{Diagnostics, Problem};
 use super::layers::{LoadError, read};
-use super::section::{Problems, Section};
+use super::section::{Item, Problems, Section};
 use super::tree;
+use super::values::login_name;
 
 /// Where they stand.
 pub const SETTINGS: &str = "/etc/boxd.toml";
 
+const ADDRESS: &str =
+    "expected an address of this host alone and a port, as in \"127.0.0.1:9400\" or \"[::1]:9400\"";
+
+const GROUP: &str = "expected the name of a group of this host, as in \"prometheus\"";
+
 /// What may be set, with the defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
     /// What follows a change of a definition.
     pub apply: Apply,
+    /// Who is told what boxes use.
+    pub metrics: Metrics,
+}
+
+/// `[metrics]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Metrics {
+    /// Where they are served beside the socket: to everybody on this host, and nobody else.
+    pub address: Option<SocketAddr>,
+    /// Whose members may connect to the socket beside root.
+    pub group: Option<String>,
 }
 
 /// `apply`.
@@ -55,6 +73,7 @@ fn settings_in(path: &Path) -> Result<Settings, LoadError> {
                 item.choice(&[("auto", Apply::Auto), ("plan", Apply::Plan)])
             })
             .unwrap_or_default(),
+        metrics: metrics(whole.section("metrics", "[metrics]")),
     };
     whole.finish();
     let problems: Vec<Problem> = parsed
@@ -67,6 +86,33 @@ fn settings_in(path: &Path) -> Result<Settings, LoadError> {
     } else {
         Err(Diagnostics::new(vec![source], problems).into())
     }
+}
+
+fn metrics(mut section: Section<'_>) -> Metrics {
+    let metrics = Metrics {
+        address: section.read("address", address),
+        group: section.read("group", |item| {
+            item.parsed(GROUP, |text| login_name(text, GROUP))
+        }),
+    };
+    section.finish();
+    metrics
+}
+
+/// An address that no other host reaches: what is served there has neither a password nor encryption.
+fn address(item: Item<'_>) -> Option<SocketAddr> {
+    item.parsed(ADDRESS, |text| {
+        let address: SocketAddr = text.parse().map_err(|_| ADDRESS)?;
+        if !address.ip().is_loopback() {
+            return Err(format!(
+                "{ADDRESS}: metrics for other hosts go through a proxy, which asks who they are and encrypts"
+            ));
+        }
+        match address.port() {
+            0 => Err("expected a port from 1 to 65535".to_owned()),
+            _ => Ok(address),
+        }
+    })
 }
 
 #[cfg(test)]
@@ -89,5 +135,31 @@ mod tests {
         let said = of("apply = 'later'\naply = 'auto'\n").expect_err("two problems");
         assert!(said.contains("boxd.toml:1:9"), "{said}");
         assert!(said.contains("`aply`"), "{said}");
+    }
+
+    #[test]
+    fn metrics_are_for_this_host_alone() {
+        let of = |text: &str| of(&format!("[metrics]\n{text}\n"));
+        let set = of("address = '[::1]:9400'\ngroup = 'prometheus'").expect("read");
+        assert_eq!(
+            set.metrics.address,
+            Some(([0, 0, 0, 0, 0, 0, 0, 1], 9400).into())
+        );
+        assert_eq!(set.metrics.group.as_deref(), Some("prometheus"));
+        assert_eq!(of("").expect("read"), Settings::default());
+        for (text, words) in [
+            ("address = '0.0.0.0:9400'", "through a proxy"),
+            ("address = '[::ffff:127.0.0.1]:9400'", "through a proxy"),
+            ("address = '192.0.2.1:9400'", "through a proxy"),
+            ("address = '127.0.0.1:0'", "a port from 1 to 65535"),
+            ("address = 'localhost:9400'", "as in \"127.0.0.1:9400\""),
+            ("address = 9400", "`metrics.address` is an integer"),
+            ("group = 'a:b'", "a group of this host"),
+            ("adress = '127.0.0.1:9400'", "did you mean `address`?"),
+        ] {
+            let said = of(text).expect_err(text);
+            assert!(said.contains(words), "{text}: {said}");
+            assert!(said.contains("boxd.toml:2:"), "{text}: {said}");
+        }
     }
 }

@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use nix::sys::socket::{SetSockOpt, setsockopt, sockopt};
 use nix::unistd::{Gid, Uid};
@@ -18,6 +17,7 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt as rustix_sockopt,
 };
 
+use crate::host::accounts::database_entry;
 use crate::launch;
 use crate::name::Name;
 use crate::plan::{Address, BindIpv6Only, Listen, Socket, SocketKind, SocketOptions};
@@ -399,20 +399,6 @@ fn buffer(bytes: u64) -> usize {
 
 fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
-}
-
-/// The fields of an account, by name or number, wherever this host keeps its accounts: nsswitch.conf(5). What looks
-/// there are libraries of the host, which a program without libraries does not load, so getent(1) is asked.
-fn database_entry(database: &str, key: &str) -> Option<Vec<String>> {
-    let found = Command::new("getent")
-        .args([database, "--", key])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()
-        .filter(|found| found.status.success())?;
-    let text = String::from_utf8(found.stdout).ok()?;
-    Some(text.lines().next()?.split(':').map(str::to_owned).collect())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::{Command, Stdio};
 
 use crate::definition::{Definition, Group, User};
 
@@ -30,6 +31,20 @@ impl Default for Accounts {
             group: "root:x:0:\nnogroup:x:65534:\n".to_owned(),
         }
     }
+}
+
+/// The fields of an account, by name or number, wherever this host keeps its accounts: nsswitch.conf(5). What looks
+/// there are libraries of the host, which a program without libraries does not load, so getent(1) is asked.
+pub fn database_entry(database: &str, key: &str) -> Option<Vec<String>> {
+    let found = Command::new("getent")
+        .args([database, "--", key])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()
+        .filter(|found| found.status.success())?;
+    let text = String::from_utf8(found.stdout).ok()?;
+    Some(text.lines().next()?.split(':').map(str::to_owned).collect())
 }
 
 impl Accounts {

@@ -57,8 +57,13 @@ pub fn loaded_units(manager: &Manager) -> Result<BTreeMap<Name, Seen>, Error> {
         let name = listed.unit.strip_prefix("box@")?.strip_suffix(".service")?;
         name.parse().ok()
     });
+    let names: Vec<Name> = names.collect();
+    let units: Vec<String> = names.iter().map(Name::unit).collect();
+    let units = manager.units(&units).map_err(Error::Systemd)?;
     names
-        .map(|name: Name| Ok((name.clone(), unit(manager, &name)?)))
+        .into_iter()
+        .zip(units)
+        .map(|(name, unit)| Ok((name, seen(manager, unit)?)))
         .collect()
 }
 
@@ -69,9 +74,16 @@ pub fn loaded_units(manager: &Manager) -> Result<BTreeMap<Name, Seen>, Error> {
 /// [`Error::Systemd`].
 pub fn unit(manager: &Manager, name: &Name) -> Result<Seen, Error> {
     let unit = manager.unit(&name.unit()).map_err(Error::Systemd)?;
-    let at_rest = matches!(unit.active_state.as_str(), "inactive" | "failed");
+    seen(manager, unit)
+}
+
+fn is_at_rest(unit: &UnitStatus) -> bool {
+    matches!(unit.active_state.as_str(), "inactive" | "failed")
+}
+
+fn seen(manager: &Manager, unit: UnitStatus) -> Result<Seen, Error> {
     let waits_for = match unit.job {
-        Some(job) if at_rest => manager.blockers(job).map_err(Error::Systemd)?,
+        Some(job) if is_at_rest(&unit) => manager.blockers(job).map_err(Error::Systemd)?,
         _ => Vec::new(),
     };
     let mut sockets = unit

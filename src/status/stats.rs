@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::{Limits, VERSION};
 use crate::cgroup;
 use crate::cgroup::pressure::{Pressure, pressure};
+use crate::handover::Document;
 use crate::name::Name;
-use crate::running::{self, Running};
+use crate::running;
 
 /// What all running boxes use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,7 +56,7 @@ pub struct Stats {
 ///
 /// # Errors
 ///
-/// As [`running::names`] and [`running::find`].
+/// As [`running::names`] and [`running::launched`].
 pub fn stats(wanted: &[Name], now: u64) -> Result<Usage, running::Error> {
     let names = match wanted {
         [] => running::names()?,
@@ -63,8 +64,8 @@ pub fn stats(wanted: &[Name], now: u64) -> Result<Usage, running::Error> {
     };
     let mut boxes = Vec::new();
     for name in names {
-        if let Some(running) = running::find(&name)? {
-            boxes.extend(of(&running));
+        if let Some((document, _process)) = running::launched(&name)? {
+            boxes.extend(of(&document));
         }
     }
     Ok(Usage {
@@ -75,8 +76,7 @@ pub fn stats(wanted: &[Name], now: u64) -> Result<Usage, running::Error> {
 }
 
 /// What one box uses; none if it has ended.
-pub fn of(running: &Running) -> Option<Stats> {
-    let document = &running.document;
+pub fn of(document: &Document) -> Option<Stats> {
     let usage = cgroup::usage(&document.cgroup).ok()?;
     Some(Stats {
         name: document.name.to_string(),

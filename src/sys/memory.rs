@@ -24,13 +24,18 @@ pub fn give_memory_back_early() {
 /// For a process with one thread alone, whose stack is where the kernel put it, with nothing below that it could grow
 /// into.
 pub fn give_memory_back() {
-    // SAFETY: touches free memory only, under the allocator's own lock.
+    give_heap_back();
+    give_stack_back();
+    give_program_back();
+}
+
+/// Gives back the part of that which is the heap's: for any process.
+pub fn give_heap_back() {
+    // SAFETY: touches free memory only, under the allocator's own locks.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::malloc_trim(0);
     }
-    give_stack_back();
-    give_program_back();
 }
 
 // In a frame of its own: within a larger one, what is in use could lie below the place looked at.

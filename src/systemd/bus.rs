@@ -4,7 +4,7 @@
 //! would cost three more round trips before the first call. What a proxy would have checked is checked here:
 //! a `JobRemoved` counts only when it comes from the peer that answered the call which made the job.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::io;
 use std::num::NonZeroU32;
@@ -29,6 +29,9 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// For calls that only ask. Jobs take as long as they take.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// Calls of one client that wait for their answers at a time: dbus-daemon(1) has a `max_replies_per_connection`.
+const AT_ONCE: usize = 32;
+
 /// How often the runtime goes round until what the kernel has is with whom it is for: once to ask the kernel, once for
 /// the task that reads, once for the one that takes; and one more.
 const TURNS: u32 = 4;
@@ -38,6 +41,14 @@ const MANAGER_OBJECT: Object<'static> = Object {
     path: MANAGER_PATH,
     interface: MANAGER,
 };
+
+fn properties_at(path: &str) -> Object<'_> {
+    Object {
+        destination: DESTINATION,
+        path,
+        interface: PROPERTIES,
+    }
+}
 
 /// Whose method is called.
 #[derive(Clone, Copy)]
@@ -206,13 +217,76 @@ impl Bus {
 
     /// All properties of an object, of every interface it has.
     pub fn properties(&self, attempt: &str, path: &str) -> Result<Properties, Error> {
-        let object = Object {
-            destination: DESTINATION,
-            path,
-            interface: PROPERTIES,
-        };
-        let message = self.message_to(object, attempt, "GetAll", &("",))?;
+        let message = self.message_to(properties_at(path), attempt, "GetAll", &("",))?;
         Ok(Properties(self.ask(ANSWER, attempt, message)?))
+    }
+
+    /// The same of several objects, in their order. As many calls are on their way at a time as the bus takes of one
+    /// client.
+    pub fn properties_of(&self, attempt: &str, paths: &[String]) -> Result<Vec<Properties>, Error> {
+        let calls = paths
+            .iter()
+            .map(|path| self.message_to(properties_at(path), attempt, "GetAll", &("",)))
+            .collect::<Result<Vec<_>, Error>>()?;
+        self.ask_all(attempt, &calls, |reply| {
+            Ok(Properties(reply.body().deserialize()?))
+        })
+    }
+
+    /// One property of each of these objects: path, interface and name. It takes a fraction of what all of them take.
+    pub fn each<T>(&self, attempt: &str, wanted: &[(String, &str, &str)]) -> Result<Vec<T>, Error>
+    where
+        T: Default + TryFrom<zbus::wire::OwnedVariant>,
+    {
+        let calls = wanted
+            .iter()
+            .map(|(path, of, name)| {
+                self.message_to(properties_at(path), attempt, "Get", &(of, name))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        self.ask_all(attempt, &calls, |reply| {
+            let value: zbus::wire::OwnedVariant = reply.body().deserialize()?;
+            Ok(T::try_from(value).unwrap_or_default())
+        })
+    }
+
+    /// What is read from the replies to these calls, in their order.
+    fn ask_all<T>(
+        &self,
+        attempt: &str,
+        calls: &[Message],
+        read: impl Fn(&Message) -> Result<T, zbus::Error>,
+    ) -> Result<Vec<T>, Error> {
+        let mut all = Vec::with_capacity(calls.len());
+        for calls in calls.chunks(AT_ONCE) {
+            let mut replies = self.runtime.block_on(async {
+                let mut stream = MessageStream::from(&self.connection);
+                self.connection
+                    .send_all(calls)
+                    .await
+                    .map_err(|error| lost(attempt, error))?;
+                tokio::time::timeout(ANSWER, replies_to(&mut stream, calls, attempt))
+                    .await
+                    .unwrap_or_else(|_| {
+                        Err(Error::Timeout {
+                            attempt: attempt.to_owned(),
+                            waited: ANSWER,
+                        })
+                    })
+            })?;
+            for call in calls {
+                let serial = call.primary_header().serial_num();
+                let reply = replies.remove(&serial).ok_or_else(|| Error::Lost {
+                    attempt: attempt.to_owned(),
+                    source: None,
+                })?;
+                if reply.message_type() == MessageType::Error {
+                    return Err(refusal(attempt, "", &reply));
+                }
+                all.push(read(&reply).map_err(|error| form(attempt, error))?);
+            }
+        }
+        Ok(all)
     }
 
     /// Sends calls that make jobs; [`Bus::finish`] waits for them.
@@ -530,6 +604,37 @@ async fn reply_to(
             }
         }
     }
+}
+
+/// The replies to all these calls, by the serial of the call.
+async fn replies_to(
+    stream: &mut MessageStream,
+    calls: &[Message],
+    attempt: &str,
+) -> Result<HashMap<NonZeroU32, Message>, Error> {
+    let mut replies = HashMap::with_capacity(calls.len());
+    let serials: HashSet<NonZeroU32> = calls
+        .iter()
+        .map(|call| call.primary_header().serial_num())
+        .collect();
+    while replies.len() < serials.len() {
+        match next(stream).await {
+            Some(Ok(message)) => {
+                let serial = message.header().reply_serial();
+                if let Some(serial) = serial.filter(|serial| serials.contains(serial)) {
+                    replies.insert(serial, message);
+                }
+            }
+            Some(Err(error)) => return Err(lost(attempt, error)),
+            None => {
+                return Err(Error::Lost {
+                    attempt: attempt.to_owned(),
+                    source: None,
+                });
+            }
+        }
+    }
+    Ok(replies)
 }
 
 /// An error reply in our words.

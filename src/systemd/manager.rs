@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::Error;
-use super::bus::{Bus, JobCall, Jobs, unit_path};
+use super::bus::{Bus, JobCall, Jobs, Properties, unit_path};
 use super::scope::{Dialect, Request, changes, properties};
 use crate::plan::Limit;
 
@@ -74,6 +74,19 @@ pub struct UnitStatus {
     pub invocation_id: String,
     /// Units that start this one: sockets, timers, paths.
     pub triggered_by: Vec<String>,
+}
+
+/// How often and how a service started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Starts {
+    /// When it stopped being inactive or failed last: its start began; microseconds since the epoch, 0 for never.
+    pub inactive_exit: u64,
+    /// When it became active last; microseconds since the epoch, 0 for never.
+    pub active_enter: u64,
+    /// Automatic restarts since the last start by hand.
+    pub restarts: u32,
+    /// Pid of the main process, 0 without one.
+    pub main_pid: u32,
 }
 
 /// A line of a list of units.
@@ -419,36 +432,19 @@ impl Manager {
         let all = self
             .bus
             .properties(&format!("look at {unit}"), &unit_path(unit))?;
-        Ok(UnitStatus {
-            unit: unit.to_owned(),
-            description: all.get("Description"),
-            load_state: all.get("LoadState"),
-            active_state: all.get("ActiveState"),
-            sub_state: all.get("SubState"),
-            unit_file_state: all.get("UnitFileState"),
-            fragment_path: all.get("FragmentPath"),
-            drop_in_paths: all.get("DropInPaths"),
-            need_daemon_reload: all.get("NeedDaemonReload"),
-            result: all.get("Result"),
-            status_text: all.get("StatusText"),
-            main_pid: all.get("MainPID"),
-            exec_main_code: all.get("ExecMainCode"),
-            exec_main_status: all.get("ExecMainStatus"),
-            restarts: all.get("NRestarts"),
-            active_enter: all.get("ActiveEnterTimestamp"),
-            active_exit: all.get("ActiveExitTimestamp"),
-            inactive_enter: all.get("InactiveEnterTimestamp"),
-            state_change: all.get("StateChangeTimestamp"),
-            job: all.job().map(|(id, _)| id),
-            control_group: all.get("ControlGroup"),
-            stored_descriptors: all.get("NFileDescriptorStore"),
-            triggered_by: all.get("TriggeredBy"),
-            invocation_id: all
-                .get::<Vec<u8>>("InvocationID")
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
-        })
+        Ok(UnitStatus::of(unit, &all))
+    }
+
+    /// The same for several units, in their order: systemd is asked for the next ones while it answers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::unit`].
+    pub fn units(&self, units: &[String]) -> Result<Vec<UnitStatus>, Error> {
+        let paths: Vec<String> = units.iter().map(|unit| unit_path(unit)).collect();
+        let all = self.bus.properties_of("look at the units", &paths)?;
+        let units = units.iter().zip(&all);
+        Ok(units.map(|(unit, all)| UnitStatus::of(unit, all)).collect())
     }
 
     /// The type of the job that waits or runs for a unit: `start`, `stop`, `restart` …; none without one.
@@ -547,6 +543,38 @@ impl Manager {
         Ok(units)
     }
 
+    /// How often and how these services started, in their order: less is asked for it than for [`Manager::units`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::unit`].
+    pub fn starts(&self, services: &[String]) -> Result<Vec<Starts>, Error> {
+        let two_of_each = |interface: &'static str, names: [&'static str; 2]| -> Vec<_> {
+            let paths = services.iter().map(|service| unit_path(service));
+            paths
+                .flat_map(|path| names.map(|name| (path.clone(), interface, name)))
+                .collect()
+        };
+        let attempt = "look at the starts of units";
+        let times = ["InactiveExitTimestamp", "ActiveEnterTimestamp"];
+        let times = two_of_each("org.freedesktop.systemd1.Unit", times);
+        let times: Vec<u64> = self.bus.each(attempt, &times)?;
+        let numbers = ["NRestarts", "MainPID"];
+        let numbers = two_of_each("org.freedesktop.systemd1.Service", numbers);
+        let numbers: Vec<u32> = self.bus.each(attempt, &numbers)?;
+        let all = times.as_chunks().0.iter().zip(numbers.as_chunks().0);
+        Ok(all
+            .map(
+                |(&[inactive_exit, active_enter], &[restarts, main_pid])| Starts {
+                    inactive_exit,
+                    active_enter,
+                    restarts,
+                    main_pid,
+                },
+            )
+            .collect())
+    }
+
     /// What systemd knows of a scope; none when there is no such scope.
     ///
     /// # Errors
@@ -556,20 +584,7 @@ impl Manager {
         let all = self
             .bus
             .properties(&format!("look at {scope}"), &unit_path(scope))?;
-        if all.get::<String>("LoadState") != "loaded" {
-            return Ok(None);
-        }
-        Ok(Some(ScopeStatus {
-            active_state: all.get("ActiveState"),
-            control_group: all.get("ControlGroup"),
-            memory_max: all.get("MemoryMax"),
-            memory_high: all.get("MemoryHigh"),
-            memory_swap_max: all.get("MemorySwapMax"),
-            cpu_quota_per_sec: all.get("CPUQuotaPerSecUSec"),
-            cpu_weight: all.get("CPUWeight"),
-            tasks_max: all.get("TasksMax"),
-            io_weight: all.get("IOWeight"),
-        }))
+        Ok(ScopeStatus::of(&all))
     }
 
     /// What systemd knows of a socket unit.
@@ -640,6 +655,58 @@ impl Manager {
         Ok(match self.cgroup(scope)? {
             None => true,
             Some(path) => !crate::cgroup::is_populated(&path).unwrap_or(true),
+        })
+    }
+}
+
+impl UnitStatus {
+    fn of(unit: &str, all: &Properties) -> UnitStatus {
+        UnitStatus {
+            unit: unit.to_owned(),
+            description: all.get("Description"),
+            load_state: all.get("LoadState"),
+            active_state: all.get("ActiveState"),
+            sub_state: all.get("SubState"),
+            unit_file_state: all.get("UnitFileState"),
+            fragment_path: all.get("FragmentPath"),
+            drop_in_paths: all.get("DropInPaths"),
+            need_daemon_reload: all.get("NeedDaemonReload"),
+            result: all.get("Result"),
+            status_text: all.get("StatusText"),
+            main_pid: all.get("MainPID"),
+            exec_main_code: all.get("ExecMainCode"),
+            exec_main_status: all.get("ExecMainStatus"),
+            restarts: all.get("NRestarts"),
+            active_enter: all.get("ActiveEnterTimestamp"),
+            active_exit: all.get("ActiveExitTimestamp"),
+            inactive_enter: all.get("InactiveEnterTimestamp"),
+            state_change: all.get("StateChangeTimestamp"),
+            job: all.job().map(|(id, _)| id),
+            control_group: all.get("ControlGroup"),
+            stored_descriptors: all.get("NFileDescriptorStore"),
+            triggered_by: all.get("TriggeredBy"),
+            invocation_id: all
+                .get::<Vec<u8>>("InvocationID")
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+        }
+    }
+}
+
+impl ScopeStatus {
+    /// None of a scope that is not there.
+    fn of(all: &Properties) -> Option<ScopeStatus> {
+        (all.get::<String>("LoadState") == "loaded").then(|| ScopeStatus {
+            active_state: all.get("ActiveState"),
+            control_group: all.get("ControlGroup"),
+            memory_max: all.get("MemoryMax"),
+            memory_high: all.get("MemoryHigh"),
+            memory_swap_max: all.get("MemorySwapMax"),
+            cpu_quota_per_sec: all.get("CPUQuotaPerSecUSec"),
+            cpu_weight: all.get("CPUWeight"),
+            tasks_max: all.get("TasksMax"),
+            io_weight: all.get("IOWeight"),
         })
     }
 }

@@ -15,6 +15,7 @@ mod instances;
 mod life;
 mod limits;
 mod machines;
+mod metrics;
 mod notify;
 mod operator;
 mod package;
