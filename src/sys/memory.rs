@@ -19,7 +19,7 @@ pub fn give_memory_back_early() {
 }
 
 /// Gives back memory before a sleep: free pieces of the heap, as far as they are whole pages; what deeper calls have left
-/// on the stack; and the program itself, see [`give_program_back`]. What the kernel does not take stays as it is.
+/// on the stack; and the program itself, see `give_program_back`. What the kernel does not take stays as it is.
 ///
 /// For a process with one thread alone, whose stack is where the kernel put it, with nothing below that it could grow
 /// into.
