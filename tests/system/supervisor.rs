@@ -259,11 +259,9 @@ fn a_box_does_not_notice_what_happens_around_it() {
     assert!(missing <= lost, "{all:?}");
     assert!(all.is_sorted_by(|a, b| a < b), "{all:?}");
 
-    sh(&format!("dd if=/dev/zero of={JOURNAL}/full bs=64k"));
-    assert_eq!(
-        must(&format!("df --output=avail {JOURNAL} | tail -n 1")).trim(),
-        "0"
-    );
+    // The journal may make room again at once, by removing what is old.
+    let filled = sh(&format!("dd if=/dev/zero of={JOURNAL}/full bs=64k"));
+    assert!(filled.err.contains("No space left"), "{}", filled.err);
     // What it has set aside for the file it writes is of no use to it any more.
     sh("journalctl --rotate");
     let number = || -> u32 {
