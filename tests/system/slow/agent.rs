@@ -149,7 +149,7 @@ fn a_bad_change_under_load_is_put_back_and_nobody_is_refused() {
                         let said = ask(8080).expect("an answer");
                         assert!(["hello", "bye"].contains(&&*said), "{said}");
                         answered.fetch_add(1, Ordering::Relaxed);
-                        std::thread::sleep(Duration::from_millis(20));
+                        std::thread::sleep(Duration::from_millis(200));
                     }
                 })
             })
