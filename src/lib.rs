@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod attach;
+pub mod bus;
 pub mod capability;
 pub mod cgroup;
 pub mod clean;

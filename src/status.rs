@@ -198,6 +198,18 @@ pub enum DefinitionState {
     Missing,
 }
 
+impl DefinitionState {
+    /// The word of the serialised format.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DefinitionState::Loaded => "loaded",
+            DefinitionState::Broken => "broken",
+            DefinitionState::Masked => "masked",
+            DefinitionState::Missing => "missing",
+        }
+    }
+}
+
 /// The unit of a box, in the words of org.freedesktop.systemd1(5).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,4 +1,4 @@
-//! systemd, over D-Bus and sd_notify(3); the only place that names zbus.
+//! systemd, over D-Bus and sd_notify(3); beside [`bus`](crate::bus) the only place that names zbus.
 //!
 //! Everything here blocks: the programs that talk to systemd have one thing to do at a time, and what runs
 //! beside it (the child that makes its mounts) runs in another process. The runtime zbus needs exists only

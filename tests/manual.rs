@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use boxd::bus::interface;
 use boxd::definition::keys;
 
 fn repository(path: &str) -> PathBuf {
@@ -115,6 +116,70 @@ fn the_manual_has_every_command_option_key_and_entry() {
             entries.contains(&format!(".B {id}\n")),
             "{id} is not in boxd(8)"
         );
+    }
+}
+
+/// Every method, property and signal of the bus, with its types.
+#[test]
+fn the_manual_has_all_of_the_bus() {
+    let page = fs::read_to_string(repository("packaging/man/org.boxd1.5")).expect("a page");
+    let part = |interface: &str| {
+        let heading = match interface {
+            interface::MANAGER => ".SH THE HOST",
+            interface::BOX => ".SH A BOX",
+            _ => return None,
+        };
+        let (_, part) = page.split_once(heading).expect("a part");
+        Some(
+            part.split(".SH ")
+                .next()
+                .unwrap_or_default()
+                .replace("\\(->", "->"),
+        )
+    };
+    let typed = |arguments: &[interface::Argument]| {
+        let typed: Vec<String> = arguments
+            .iter()
+            .map(|(name, kind)| format!("{kind} {name}"))
+            .collect();
+        typed.join(", ")
+    };
+    for method in interface::METHODS {
+        let Some(part) = part(method.interface) else {
+            continue;
+        };
+        let gives: Vec<&str> = method.gives.iter().map(|(_, kind)| *kind).collect();
+        let gives = match gives.is_empty() {
+            true => String::new(),
+            false => format!(" -> {}", gives.join(", ")),
+        };
+        let told = format!("{} \"({}){gives}", method.name, typed(method.takes));
+        assert!(part.contains(&told), "{told} is not in org.boxd1(5)");
+        let heading = match method.need {
+            interface::Need::Nothing => continue,
+            interface::Need::Look => "for who may look",
+            interface::Need::Manage => "for who may manage",
+            interface::Need::Configure => "for who may configure",
+        };
+        let above = part.split(&told).next().unwrap_or_default();
+        let last = above.rsplit("Methods ").next().unwrap_or_default();
+        assert!(
+            last.starts_with(heading),
+            "{} is told as one for others",
+            method.name
+        );
+    }
+    for property in interface::PROPERTY {
+        let Some(part) = part(property.interface) else {
+            continue;
+        };
+        let told = format!("{} \" ({})", property.name, property.signature);
+        assert!(part.contains(&told), "{told} is not in org.boxd1(5)");
+    }
+    for (name, arguments) in interface::SIGNALS {
+        let told = format!("{name} \"({})", typed(arguments));
+        let part = part(interface::MANAGER).unwrap_or_default();
+        assert!(part.contains(&told), "{told} is not in org.boxd1(5)");
     }
 }
 

@@ -29,6 +29,11 @@ const MAY_USE: &[(&str, &str)] = &[
         "agent",
         "cgroup definition generation generator handover health host journal launch::run_directory plan run::follow_the_service running status sys::give_heap_back sys::ignore_sigio sys::is_being_written systemd",
     ),
+    // What it has done is done by boxctl, so it knows of nothing but what there is.
+    (
+        "bus",
+        "cgroup definition::Layers generation journal running status systemd",
+    ),
     ("stop", "journal plan running"),
     (
         "clean",
@@ -74,7 +79,7 @@ const MAY_USE: &[(&str, &str)] = &[
     ),
     ("sandbox", "identity launch::protocol plan sys"),
     ("journal", "handover plan::Output plan::Rate sys"),
-    // The only speaker of D-Bus knows units and limits, and nothing of mounts.
+    // Who speaks to systemd over D-Bus knows units and limits, and nothing of mounts.
     (
         "systemd",
         "cgroup plan::Limit plan::Scope plan::Stop sys systemd::notify",
@@ -115,6 +120,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "tracing",
         &[
             "agent",
+            "bus",
             "clean",
             "journal",
             "launch::registration",
@@ -123,7 +129,7 @@ const CRATES: &[(&str, &[&str])] = &[
         ],
     ),
     ("tracing_subscriber", &["journal"]),
-    ("zbus", &["systemd"]),
+    ("zbus", &["bus", "systemd"]),
     ("cgroups_rs", &["cgroup"]),
     ("tracing_journald", &["journal"]),
     ("clap", &["cli"]),

@@ -40,8 +40,8 @@ struct Said {
 /// As many characters of how things stand as are told to systemd.
 const STATUS_MAX: usize = 1000;
 
-/// Watches and applies, for ever.
-pub fn run() -> ! {
+/// Watches and applies, for ever. After each look at the definitions `looked` is called.
+pub fn run(looked: &dyn Fn()) -> ! {
     let layers = Layers::system();
     let store = Store::system();
     let mut said = Said::default();
@@ -62,6 +62,7 @@ pub fn run() -> ! {
                 ready();
             }
             let again = said.done(done);
+            looked();
             give_heap_back();
             watch.wait(again)
         });

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use boxd::agent;
+use boxd::bus;
 use boxd::clean::{self, Ending, Outcome};
 use boxd::journal::{self, chain};
 use boxd::name::Name;
@@ -86,7 +87,16 @@ fn main() -> ExitCode {
         }
         Command::Agent => {
             journal::init_for_all("boxd");
-            agent::service::run()
+            // Applying does not depend on it.
+            let bus = bus::serve();
+            if let Err(error) = &bus {
+                tracing::error!("cannot serve {} on the system bus: {error}", bus::NAME);
+            }
+            agent::service::run(&|| {
+                if let Ok(bus) = &bus {
+                    bus.look_again();
+                }
+            })
         }
         Command::Reload { name } => {
             journal::init("boxd", &name);

@@ -8,6 +8,7 @@ mod guest;
 
 mod apply;
 mod attacks;
+mod bus;
 mod faults;
 mod files;
 mod health;
