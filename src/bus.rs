@@ -1,4 +1,4 @@
-//! `org.boxd1` on the system bus: what the agent serves there.
+//! `org.boxd1` on the system bus: what the agent serves there, and `boxctl` asks for where its caller is not root.
 //!
 //! Who calls is known from the bus and from a pidfd, never from what is said ([`caller`]); what they may do is polkit's
 //! to say ([`authority`]), and where it is absent root alone may. What `boxctl` does is done by `boxctl`, in a process
@@ -16,6 +16,7 @@ mod authority;
 mod boxes;
 mod caller;
 mod calls;
+pub mod client;
 mod errand;
 pub mod interface;
 mod refusal;

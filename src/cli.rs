@@ -3,6 +3,7 @@
 //! A command returns an [`ExitCode`] or an [`Error`], whose chain is printed once, here at the edge. Standard
 //! output holds what was asked for and nothing else.
 
+mod agent;
 mod apply;
 mod arguments;
 mod attach;
@@ -72,6 +73,17 @@ pub enum Error {
     /// No definition is in force.
     #[error(transparent)]
     NotInForce(crate::generation::NotInForce),
+    /// The agent does not do it for this user.
+    #[error("{reason}; {remedy}")]
+    Denied {
+        /// A sentence of the agent's.
+        reason: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// The agent has not done it.
+    #[error(transparent)]
+    Bus(#[from] crate::bus::client::Error),
     /// Definitions are not applied.
     #[error(transparent)]
     Agent(#[from] crate::agent::Error),
@@ -260,7 +272,9 @@ pub fn main() -> ExitCode {
         | Command::Wait(_) => ExitCode::from(crate::enter::TROUBLE.0),
         _ => ExitCode::FAILURE,
     };
+    let by_agent = agent::instead(&arguments.command, out, Look::of_stderr(color));
     let result = match arguments.command {
+        _ if by_agent.is_some() => by_agent.unwrap_or(Ok(failure)),
         Command::Check { files } => definitions::check(&files, out, Look::of_stderr(color)),
         Command::Plan {
             source: Some(source),

@@ -31,15 +31,11 @@ pub fn status(names: &[String], json: bool, lines: u32, look: Look) -> Result<Ex
                 }
             }
         }
-        say(&if json {
-            format!("{}\n", serde_json::to_string_pretty(&report)?)
-        } else {
-            show::boxes(&report, &Clock::system(), look)
-        })?;
+        let shown = shown(&report, false, json, lines, look)?;
         if !rustix::process::geteuid().is_root() {
             complain("boxctl: only root sees which boxes run; run this as root\n");
         }
-        return Ok(ExitCode::SUCCESS);
+        return Ok(shown);
     }
     let report = Report {
         version: VERSION,
@@ -49,9 +45,20 @@ pub fn status(names: &[String], json: bool, lines: u32, look: Look) -> Result<Ex
             .map(|name| one(name, &layers, manager.as_ref()))
             .collect::<Result<_, Error>>()?,
     };
+    shown(&report, true, json, lines, look)
+}
+
+/// Shows what is known: of all boxes, or of those that were named, each in full.
+pub fn shown(
+    report: &Report,
+    named: bool,
+    json: bool,
+    lines: u32,
+    look: Look,
+) -> Result<ExitCode, Error> {
     if json {
-        say(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
-    } else {
+        say(&format!("{}\n", serde_json::to_string_pretty(report)?))?;
+    } else if named {
         let clock = Clock::system();
         let pages: Vec<String> = report
             .boxes
@@ -68,12 +75,14 @@ pub fn status(names: &[String], json: bool, lines: u32, look: Look) -> Result<Ex
             })
             .collect();
         say(&pages.join("\n"))?;
+    } else {
+        say(&show::boxes(report, &Clock::system(), look))?;
     }
     let all_run = report
         .boxes
         .iter()
         .all(|status| matches!(status.state, State::Running | State::Paused));
-    Ok(if all_run {
+    Ok(if all_run || !named {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(NOT_RUNNING)

@@ -26,11 +26,15 @@ pub fn stats(texts: &[String], json: bool, look: Look) -> Result<ExitCode, Error
             .into());
         }
     }
-    let usage = stats::stats(&wanted, Clock::system().now)?;
+    shown(&stats::stats(&wanted, Clock::system().now)?, json, look)
+}
+
+/// Shows what boxes use.
+pub fn shown(usage: &Usage, json: bool, look: Look) -> Result<ExitCode, Error> {
     say(&if json {
-        format!("{}\n", serde_json::to_string_pretty(&usage)?)
+        format!("{}\n", serde_json::to_string_pretty(usage)?)
     } else {
-        page(&usage, look)
+        page(usage, look)
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -301,6 +301,64 @@ fn each_caller_may_what_the_table_says() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+
+    boxctl_asks_the_agent();
+}
+
+/// boxctl does over the bus what its user may, and says what to do where they may not.
+fn boxctl_asks_the_agent() {
+    must("systemctl unmask --runtime polkit; systemctl start polkit");
+    let ran = |user: &str, command: &str| {
+        sh(&format!(
+            "cd /; setpriv --reuid={user} --regid={user} --init-groups boxctl {command}"
+        ))
+    };
+    for (command, words) in [
+        ("stop web-front", ""),
+        ("status", "web-front"),
+        ("start web-front inner", ""),
+        ("status web-front", "running"),
+        ("status --json web-front", "\"running\""),
+        ("stats web-front", "web-front"),
+        ("pause web-front", ""),
+        ("resume web-front", ""),
+        ("kill -s URG web-front", ""),
+        ("restart web-front", ""),
+        ("plan", "Nothing is to be done"),
+        ("history", "in force"),
+        ("diff 1", ""),
+    ] {
+        let ran = ran("alice", command);
+        let said = format!("{}\n{}", ran.out, ran.err);
+        assert_eq!((ran.status, &*ran.err), (0, ""), "{command}: {said}");
+        assert!(ran.out.contains(words), "{command}: {said}");
+    }
+    for (user, command, words) in [
+        ("alice", "start none", ["there is no box none", ""]),
+        (
+            "alice",
+            "set web-front description=no",
+            ["may not change", "run this as root"],
+        ),
+        ("alice", "apply", ["may not change", "run this as root"]),
+        (
+            "mallory",
+            "stop web-front",
+            ["may not manage boxes", "member of the group boxd"],
+        ),
+        (
+            "mallory",
+            "status",
+            ["may not look at boxes", "member of the group boxd"],
+        ),
+    ] {
+        let ran = ran(user, command);
+        assert_ne!(ran.status, 0, "{user} {command}: {}", ran.out);
+        for words in words {
+            assert!(ran.err.contains(words), "{user} {command}: {}", ran.err);
+        }
+    }
+    assert_eq!(property(&unit("web-front"), "ActiveState"), "active");
 }
 
 /// A change is told without being asked for, whoever made it; and what a box is is told as it is now.
