@@ -89,15 +89,15 @@ impl Record {
     /// What was saved last; the default if nothing ever was.
     pub fn load(&self) -> Result<Kept, Error> {
         let mut bytes = [0; WORDS * 8];
-        let length = self
-            .0
+        self.0
             .read_at(&mut bytes, 0)
             .map_err(|source| Error::Memfd {
                 attempt: "read",
                 name: FD_KEPT,
                 source,
             })?;
-        if length == 0 {
+        // What stands behind it may have been written alone.
+        if bytes == [0; WORDS * 8] {
             return Ok(Kept::default());
         }
         let mut words = [0; WORDS];
@@ -429,6 +429,16 @@ mod tests {
             record.0.write_all_at(strange, 1024).expect("writes");
             assert_eq!(handover::signed_by(std::process::id()), None);
         }
+    }
+
+    #[test]
+    fn a_record_that_was_signed_and_never_saved_is_the_default() {
+        let record = Record::create().expect("makes");
+        assert_eq!(record.load().expect("reads"), Kept::default());
+        record.sign();
+        assert_eq!(record.load().expect("reads"), Kept::default());
+        record.save_status("starting").expect("writes");
+        assert_eq!(record.load().expect("reads"), Kept::default());
     }
 
     #[test]
