@@ -8,7 +8,6 @@ mod guest;
 
 mod apply;
 mod attacks;
-mod bus;
 mod faults;
 mod files;
 mod health;

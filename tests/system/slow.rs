@@ -2,6 +2,7 @@
 
 mod agent;
 mod applying;
+mod bus;
 
 use std::collections::{BTreeMap, BTreeSet};
 
