@@ -196,7 +196,8 @@ fn no_descriptor_is_inherited() {
     );
 }
 
-/// The launcher's, which is not the box's to see, would be none at all.
+/// The launcher's, which is not the box's to see, would be none at all. Those of other boxes with these ids that live
+/// beside it, or have ended and are not collected yet, are seen as well.
 fn its_session_keyring_is_new_and_empty() {
     let out = run(&host_box("cat /proc/keys"));
     let keyrings: Vec<_> = out
@@ -204,7 +205,10 @@ fn its_session_keyring_is_new_and_empty() {
         .filter(|line| line.contains(" keyring "))
         .collect();
     assert!(
-        matches!(&*keyrings, [only] if only.contains(" _ses") && only.contains(": empty")),
+        !keyrings.is_empty()
+            && keyrings
+                .iter()
+                .all(|line| line.contains(" _ses") && line.contains(": empty")),
         "{out}"
     );
 }
