@@ -61,7 +61,7 @@ pub fn change(operation: Operation, texts: &[String], look: Look) -> Result<Exit
     if stale {
         manager.daemon_reload()?;
     }
-    let all: BTreeSet<Name> = ready.iter().map(Name::base).collect();
+    let mut all: BTreeSet<Name> = ready.iter().map(Name::base).collect();
     for round in rounds(operation, ready) {
         let (held_up, round): (Vec<Name>, Vec<Name>) = round
             .into_iter()
@@ -78,6 +78,8 @@ pub fn change(operation: Operation, texts: &[String], look: Look) -> Result<Exit
             if operation == Operation::Stop && result.is_ok() {
                 let sockets = collect::unit(&manager, name).map(|seen| seen.sockets);
                 if let Some(text) = still_open(name, &sockets.unwrap_or_default(), look) {
+                    // With the target they would be closed.
+                    all.remove(&name.base());
                     complain(&text);
                 }
             }

@@ -11,7 +11,6 @@ mod attacks;
 mod faults;
 mod files;
 mod health;
-mod instances;
 mod life;
 mod limits;
 mod machines;

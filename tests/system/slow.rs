@@ -3,6 +3,7 @@
 mod agent;
 mod applying;
 mod bus;
+mod instances;
 
 use std::collections::{BTreeMap, BTreeSet};
 
