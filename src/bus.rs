@@ -1,8 +1,8 @@
 //! `org.boxd1` on the system bus: what the agent serves there, and `boxctl` asks for where its caller is not root.
 //!
-//! Who calls is known from the bus and from a pidfd, never from what is said ([`caller`]); what they may do is polkit's
-//! to say ([`authority`]), and where it is absent root alone may. What `boxctl` does is done by `boxctl`, in a process
-//! of its own for each call ([`errand`]): so there is one way to do it and one set of words, the agent holds nothing
+//! Who calls is known from the bus and from a pidfd, never from what is said (`caller`); what they may do is polkit's
+//! to say (`authority`), and where it is absent root alone may. What `boxctl` does is done by `boxctl`, in a process
+//! of its own for each call (`errand`): so there is one way to do it and one set of words, the agent holds nothing
 //! while a box takes its time, and whatever becomes of a call does not become of the agent. [`interface`] is the table
 //! of all of it, from which the introspection comes too; org.boxd1(5) describes it.
 //!
