@@ -15,7 +15,7 @@ pub use accounts::Accounts;
 pub use devices::{DeviceFacts, Node, NodeKind};
 pub use etc::Etc;
 pub use idmap::Idmap;
-pub use paths::{Access, Kind, PathFacts, real_path};
+pub use paths::{Access, Disk, Kind, PathFacts, real_path};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -177,6 +177,7 @@ impl Host {
             real: path.to_owned(),
             kind: Kind::Unreadable("nobody looked".to_owned()),
             access: None,
+            disk: Disk::Unknown,
             idmap: Idmap::No("an unknown file system".to_owned()),
             idmap_recursive: Idmap::No("an unknown file system".to_owned()),
             mounts_below: Vec::new(),
@@ -191,8 +192,8 @@ impl Host {
     }
 
     /// A host of 8 GiB and eight CPUs where everything works, the same on every machine: what the golden plans
-    /// are made on. A path whose last part ends in `.cred` is a file; one whose last part is `missing`, `file`, `socket`, `device`, `empty` or `overlay` is that; every
-    /// other is a directory with a root file system on ext4.
+    /// are made on. A path whose last part ends in `.cred` is a file; one whose last part is `missing`, `file`, `socket`, `device`, `empty` or `overlay` is that, an overlay without
+    /// a disk; every other is a directory with a root file system on ext4.
     pub fn fixed(definition: &Definition) -> Host {
         let mut host = Host {
             machine_id: Some("0123456789abcdef0123456789abcdef".to_owned()),

@@ -85,7 +85,7 @@ const MAY_USE: &[(&str, &str)] = &[
         "cgroup plan::Limit plan::Scope plan::Stop sys systemd::notify",
     ),
     ("systemd::notify", "sys"),
-    ("cgroup", "plan::Limit sys"),
+    ("cgroup", "host::Disk plan::Limit sys"),
     (
         "handover",
         "identity plan::HealthRules plan::IdRange plan::Output plan::ReadyWhen sys",
@@ -163,7 +163,12 @@ const ASKS: [&[&str]; 11] = [
 ];
 
 /// Functions of this crate that ask.
-const ASKS_FOR_US: [&str; 3] = ["host::read", "host::real_path", "identity::claim"];
+const ASKS_FOR_US: [&str; 4] = [
+    "host::Disk::under",
+    "host::read",
+    "host::real_path",
+    "identity::claim",
+];
 
 /// The top level of the repository, besides dotfiles.
 const TOP_LEVEL: &[&str] = &[

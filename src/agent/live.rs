@@ -68,8 +68,11 @@ pub fn change(manager: &Manager, name: &Name, texts: &[SourceText]) -> Result<()
     // says nothing.
     manager.scope(&scope.unit)?;
     let limits = wanted.scope.limits.clone();
+    // What it had is not this change's doing, whatever became of it.
+    let mut new = limits.clone();
+    new.retain(|limit| !scope.limits.contains(limit));
     let cgroup = &running.document.cgroup;
-    let result = match cgroup::limits::check(cgroup, &limits) {
+    let result = match cgroup::limits::check(cgroup, &new) {
         Err(error) if cgroup.exists() => Err(Error::Limit(error)),
         _ => write(name, running, wanted, texts),
     };

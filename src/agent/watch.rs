@@ -450,7 +450,12 @@ mod tests {
             let watch = place.watch();
             assert!(watch.sees_writers(), "{path}");
             drop(file);
-            assert!(!watch.sees_writers(), "{path}");
+            // A process that another test starts meanwhile has the file too, until it executes something.
+            let is_left = (0..1000).any(|_| {
+                std::thread::sleep(Duration::from_millis(10));
+                !watch.sees_writers()
+            });
+            assert!(is_left, "{path}");
         }
         let _other = File::create(place.path("etc/boxd/web.toml~")).expect("made");
         assert!(!place.watch().sees_writers());

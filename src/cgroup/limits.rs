@@ -3,18 +3,16 @@
 //! systemd passes in silence over a limit that it cannot put in force: one of a device where there is none, and one
 //! whose file this kernel was built or booted without. So whoever has asked for limits looks: [`check`].
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Error, check_controllers, property};
+use crate::host::Disk;
 use crate::plan::Limit;
 
 /// What `cpu.weight` and `io.weight` are where nobody has set them.
 const WEIGHT: u64 = 100;
-
-/// `BTRFS_SUPER_MAGIC` of statfs(2).
-const BTRFS: u64 = 0x9123_683e;
 
 /// The limits somebody has put on this cgroup: those that are not as the kernel makes every one. What cannot be
 /// read, since its controller is not there, limits nothing. Devices are named as udev(7) names them, where it does.
@@ -30,8 +28,8 @@ pub fn set_on(cgroup: &Path) -> Vec<Limit> {
     limits
 }
 
-/// An error for the first of these limits that does not hold for the cgroup. Another value than the one asked for is
-/// one: an operator has set it, or the kernel has rounded it.
+/// An error for the first of these limits that cannot hold for the cgroup. Another value than the one asked for is none:
+/// an operator may have set that on the scope, or the kernel has rounded it.
 ///
 /// # Errors
 ///
@@ -51,93 +49,97 @@ pub fn check(cgroup: &Path, limits: &[Limit]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Why the limit does not hold, if it does not.
+/// Why the limit cannot hold, if it cannot. The kernel takes every value that a definition may have, so where there is a
+/// file for it, it was set.
 fn unheld(limit: &Limit, read: &impl Fn(&str) -> Option<String>) -> Option<String> {
-    let (file, holds): (&str, &dyn Fn(&str) -> bool) = match limit {
-        // The kernel takes every number that a definition may have.
+    let file = match limit {
         Limit::TasksMax(_) => return None,
-        Limit::MemoryMax(bytes) => ("memory.max", &|text| is_number(text) || is_all(*bytes)),
-        Limit::MemoryHigh(bytes) => ("memory.high", &|text| is_number(text) || is_all(*bytes)),
-        Limit::MemorySwapMax(bytes) => {
-            ("memory.swap.max", &|text| is_number(text) || is_all(*bytes))
+        Limit::MemoryMax(_) => "memory.max",
+        Limit::MemoryHigh(_) => "memory.high",
+        // A kernel that cannot swap at all swaps no more than that.
+        Limit::MemorySwapMax(_) if read("/proc/swaps").is_none() => return None,
+        Limit::MemorySwapMax(_) => "memory.swap.max",
+        Limit::CpuQuotaPerSec(_) => "cpu.max",
+        Limit::CpuWeight(_) => "cpu.weight",
+        Limit::AllowedCpus(_) => "cpuset.cpus",
+        // Where the kernel has no other, systemd sets the weight of the BFQ scheduler.
+        Limit::IoWeight(_) if read("io.bfq.weight").is_some() => return None,
+        Limit::IoWeight(_) => "io.weight",
+        Limit::IoReadBandwidthMax(path, rate) | Limit::IoWriteBandwidthMax(path, rate) => {
+            return unheld_io(path, *rate == u64::MAX, read);
         }
-        Limit::CpuQuotaPerSec(_) => ("cpu.max", &|text| quota(text).is_some()),
-        Limit::CpuWeight(asked) => ("cpu.weight", &|text| is_weighed(text, *asked)),
-        Limit::AllowedCpus(_) => ("cpuset.cpus", &|text| cpus(text.trim()).is_some()),
-        // Where the kernel has no other, systemd sets the weight of the BFQ scheduler, on a scale of its own.
-        Limit::IoWeight(asked) if read("io.weight").is_none() => {
-            ("io.bfq.weight", &|text| is_weighed(text, *asked))
+        // Operations are counted in 32 bits: more than that is no limit, nor shown as one.
+        Limit::IoReadIopsMax(path, rate) | Limit::IoWriteIopsMax(path, rate) => {
+            return unheld_io(path, *rate >= u64::from(u32::MAX), read);
         }
-        Limit::IoWeight(asked) => ("io.weight", &|text| is_weighed(text, *asked)),
-        Limit::IoReadBandwidthMax(path, rate) => return unheld_io(path, "rbps", *rate, read),
-        Limit::IoWriteBandwidthMax(path, rate) => return unheld_io(path, "wbps", *rate, read),
-        Limit::IoReadIopsMax(path, rate) => return unheld_io(path, "riops", *rate, read),
-        Limit::IoWriteIopsMax(path, rate) => return unheld_io(path, "wiops", *rate, read),
     };
     match read(file) {
-        None => Some(format!(
-            "{file} is not there: this kernel does not offer it"
-        )),
-        Some(text) if !holds(&text) => Some(format!("{file} is still {:?}", text.trim())),
         Some(_) => None,
+        None => Some(absent(file)),
     }
 }
 
-/// The limit of a device is looked for by its value: which disk lies under a path, through encryption and volumes,
-/// is systemd's to find out.
+fn absent(file: &str) -> String {
+    format!("{file} is not there: this kernel does not offer it")
+}
+
+/// A disk that has any limit counts: of several for one disk, an operator's among them, systemd sets the last.
 fn unheld_io(
     path: &Path,
-    key: &str,
-    rate: u64,
+    is_endless: bool,
     read: &impl Fn(&str) -> Option<String>,
 ) -> Option<String> {
-    if let Err(error) = lies_on_a_device(path) {
-        return Some(error.to_string());
-    }
-    let Some(text) = read("io.max") else {
-        return Some("io.max is not there: this kernel does not offer it".to_owned());
+    let disks = match Disk::under(path) {
+        Disk::Device(device) => disks(device),
+        Disk::Unknown => BTreeSet::new(),
+        Disk::Absent => return Some(no_device(path)),
     };
-    let set = format!("{key}={rate}");
-    // Operations are counted in 32 bits: more than that is no limit, nor shown as one.
-    let is_endless = rate == u64::MAX || key.ends_with("iops") && rate >= u64::from(u32::MAX);
-    if is_endless || text.split_whitespace().any(|word| word == set) {
+    let Some(text) = read("io.max") else {
+        return Some(absent("io.max"));
+    };
+    if is_endless || has_line(&text, &disks) {
         return None;
     }
     Some(format!(
-        "io.max has no {set} for {}; is there another limit for the same disk?",
+        "io.max has no line for the disk of {}",
         path.display()
     ))
 }
 
-/// An error with words where nothing under a path is a block device that systemd could find.
-pub(super) fn lies_on_a_device(path: &Path) -> Result<(), io::Error> {
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+/// Whether `io.max` has a line of one of these disks, or of any if they are not known.
+fn has_line(text: &str, disks: &BTreeSet<String>) -> bool {
+    text.lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .any(|disk| disks.is_empty() || disks.contains(disk))
+}
 
-    let metadata = fs::metadata(path)?;
-    let on_one = metadata.file_type().is_block_device()
-        || rustix::fs::major(metadata.dev()) != 0
-        || rustix::fs::statfs(path).is_ok_and(|found| found.f_type as u64 == BTRFS);
-    if on_one {
-        return Ok(());
+/// Numbers of the device, of the disk it is part of, and of what it is made of: which of these is limited is systemd's
+/// choice. None if the kernel does not tell.
+fn disks(device: rustix::fs::Dev) -> BTreeSet<String> {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let mut left = vec![format!("{major}:{minor}")];
+    let mut found = BTreeSet::new();
+    while let Some(number) = left.pop() {
+        let sys = Path::new("/sys/dev/block").join(&number);
+        if !sys.exists() {
+            return BTreeSet::new();
+        }
+        if !found.insert(number) {
+            continue;
+        }
+        let number = |of: PathBuf| Some(fs::read_to_string(of.join("dev")).ok()?.trim().to_owned());
+        if sys.join("partition").exists() {
+            left.extend(number(sys.join("..")));
+        }
+        let slaves = fs::read_dir(sys.join("slaves")).into_iter().flatten();
+        left.extend(slaves.flatten().filter_map(|slave| number(slave.path())));
     }
-    Err(io::Error::other(format!(
-        "{} lies on no block device",
-        path.display()
-    )))
+    found
 }
 
-fn is_number(text: &str) -> bool {
-    text.trim().parse::<u64>().is_ok()
-}
-
-/// Whether so many bytes are all there can be: the kernel has them as pages in a `long`, and shows "max".
-fn is_all(bytes: u64) -> bool {
-    bytes >= i64::MAX as u64 - 0xffff
-}
-
-/// Whether a weight was set, as far as one can see: what every cgroup begins with may be what was asked for.
-fn is_weighed(text: &str, asked: u64) -> bool {
-    weight(text).is_some_and(|set| asked == WEIGHT || set != WEIGHT)
+/// What is wrong with a limit of this path.
+pub(super) fn no_device(path: &Path) -> String {
+    format!("{} lies on no block device", path.display())
 }
 
 /// `50`, or `default 50` and lines for devices.
@@ -267,70 +269,81 @@ mod tests {
         );
     }
 
-    /// What the kernel or systemd passed over in silence is found, and named.
+    /// What the kernel or systemd passed over in silence is found, and named. A value that is there is somebody's word.
     #[test]
-    fn a_limit_that_does_not_hold_is_named() {
+    fn a_limit_that_cannot_hold_is_named() {
         let why = |limit: &Limit, files: &[(&str, &str)]| {
             unheld(limit, &|file| {
                 let found = files.iter().find(|(name, _)| *name == file);
                 found.map(|(_, text)| (*text).to_owned())
             })
         };
-        let disk = PathBuf::from("/");
-        for (limit, held, unheld) in [
-            (Limit::MemoryMax(5000), ("memory.max", "4096\n"), "max\n"),
-            (Limit::MemoryHigh(5000), ("memory.high", "4096\n"), "max\n"),
-            (Limit::MemorySwapMax(0), ("memory.swap.max", "0\n"), "max\n"),
-            (
-                Limit::CpuQuotaPerSec(500_000),
-                ("cpu.max", "50000 100000\n"),
-                "max 100000\n",
-            ),
-            (Limit::CpuWeight(50), ("cpu.weight", "50\n"), "100\n"),
-            (Limit::AllowedCpus(vec![0]), ("cpuset.cpus", "0\n"), "\n"),
-            (
-                Limit::IoWeight(50),
-                ("io.weight", "default 50\n"),
-                "default 100\n",
-            ),
-            (
-                Limit::IoWeight(50),
-                ("io.bfq.weight", "default 50\n"),
-                "default 100\n",
-            ),
+        for (limit, file, text) in [
+            (Limit::MemoryMax(5000), "memory.max", "max\n"),
+            (Limit::MemoryHigh(5000), "memory.high", "4096\n"),
+            (Limit::MemorySwapMax(0), "memory.swap.max", "max\n"),
+            (Limit::CpuQuotaPerSec(1), "cpu.max", "max 100000\n"),
+            (Limit::CpuWeight(50), "cpu.weight", "100\n"),
+            (Limit::AllowedCpus(vec![0]), "cpuset.cpus", "\n"),
+            (Limit::IoWeight(50), "io.weight", "default 100\n"),
+            (Limit::IoWeight(50), "io.bfq.weight", "1\n"),
         ] {
-            let (file, text) = held;
-            assert_eq!(why(&limit, &[(file, text)]), None, "{limit:?}");
-            let still = why(&limit, &[(file, unheld)]).expect("it does not hold");
-            assert!(still.starts_with(file), "{still}");
-            let absent = why(&limit, &[]).expect("there is no such file");
+            let swaps = ("/proc/swaps", "Filename Type\n");
+            assert_eq!(why(&limit, &[swaps, (file, text)]), None, "{limit:?}");
+            let absent = why(&limit, &[swaps]).expect("there is no such file");
             assert!(absent.contains("is not there"), "{absent}");
         }
-        // What every cgroup has anyway can be asked for, if there is a file for it at all.
-        assert_eq!(
-            why(&Limit::CpuWeight(100), &[("cpu.weight", "100\n")]),
-            None
-        );
-        assert!(why(&Limit::CpuWeight(100), &[]).is_some());
-        assert_eq!(
-            why(&Limit::MemoryMax(u64::MAX), &[("memory.max", "max\n")]),
-            None
-        );
         assert_eq!(why(&Limit::TasksMax(5), &[]), None);
+        // A kernel without swap has neither file.
+        assert_eq!(why(&Limit::MemorySwapMax(0), &[]), None);
 
         let proc = why(&Limit::IoReadIopsMax("/proc".into(), 5), &[]);
         assert_eq!(proc.as_deref(), Some("/proc lies on no block device"));
-        // A machine that tests this on an overlay has no disk under its root.
-        if lies_on_a_device(&disk).is_ok() {
-            let io = [("io.max", "8:0 rbps=10 wbps=max riops=max wiops=7\n")];
-            assert_eq!(why(&Limit::IoReadBandwidthMax(disk.clone(), 10), &io), None);
-            assert_eq!(why(&Limit::IoWriteIopsMax(disk.clone(), 7), &io), None);
-            assert_eq!(
-                why(&Limit::IoWriteIopsMax(disk.clone(), 1 << 40), &io),
-                None
-            );
-            let other = why(&Limit::IoReadBandwidthMax(disk, 11), &io).expect("not that rate");
-            assert!(other.contains("rbps=11 for /"), "{other}");
+    }
+
+    /// Whose value it is does not matter: two paths on one disk, or an operator's limit for it, and systemd sets the last.
+    #[test]
+    fn a_disk_with_any_limit_counts() {
+        // As one of a file system with devices of its own: nothing is known of its disk.
+        let path = PathBuf::from("/proc/nothing");
+        let limit = Limit::IoReadBandwidthMax(path.clone(), 10);
+        let why = |limit: &Limit, text: &str| {
+            unheld(limit, &|file| (file == "io.max").then(|| text.to_owned()))
+        };
+        assert_eq!(
+            why(&limit, "8:0 rbps=max wbps=11 riops=max wiops=7\n"),
+            None
+        );
+        let none = why(&limit, "").expect("no line");
+        assert!(none.contains("no line for the disk of /proc/"), "{none}");
+        assert_eq!(why(&Limit::IoWriteIopsMax(path, 1 << 40), ""), None);
+        assert!(unheld(&limit, &|_| None).is_some_and(|why| why.contains("is not there")));
+
+        let of = |disks: &[&str]| disks.iter().map(|disk| (*disk).to_owned()).collect();
+        let text =
+            "8:0 rbps=max wbps=11 riops=max wiops=7\n254:16 rbps=5 wbps=max riops=max wiops=max\n";
+        assert!(has_line(text, &of(&["254:17", "254:16"])));
+        assert!(has_line(text, &of(&["8:0"])));
+        assert!(!has_line(text, &of(&["8:1", "54:16"])));
+    }
+
+    /// A partition stands for its disk, and a volume for what it is made of.
+    #[test]
+    fn every_device_of_this_machine_is_among_its_disks() {
+        for entry in fs::read_dir("/sys/dev/block")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let number = entry.file_name().into_string().expect("digits");
+            let (major, minor) = number.split_once(':').expect("two numbers");
+            let number_of = |text: &str| text.parse().expect("a number");
+            let device = rustix::fs::makedev(number_of(major), number_of(minor));
+            let found = disks(device);
+            assert!(found.contains(&number), "{number}: {found:?}");
+            if entry.path().join("partition").exists() {
+                assert!(found.len() > 1, "{number}: {found:?}");
+            }
         }
     }
 
@@ -338,7 +351,6 @@ mod tests {
     fn a_cgroup_without_the_controller_is_named_with_the_limit() {
         let folder = tempfile::tempdir().expect("a directory");
         fs::write(folder.path().join("cgroup.controllers"), "memory\n").expect("written");
-        fs::write(folder.path().join("memory.max"), "max\n").expect("written");
         let error = |limit| {
             let error = check(folder.path(), &[limit]).expect_err("it does not hold");
             crate::cgroup::plain::Chain::of(&error).to_string()
@@ -346,6 +358,8 @@ mod tests {
         assert!(error(Limit::CpuWeight(5)).contains("\"cpu\""));
         let memory = error(Limit::MemoryMax(5));
         assert!(memory.contains("MemoryMax"), "{memory}");
-        assert!(memory.contains("memory.max is still \"max\""), "{memory}");
+        assert!(memory.contains("memory.max is not there"), "{memory}");
+        fs::write(folder.path().join("memory.max"), "max\n").expect("written");
+        assert!(check(folder.path(), &[Limit::MemoryMax(5)]).is_ok());
     }
 }

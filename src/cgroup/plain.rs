@@ -8,7 +8,6 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use cgroups_rs::CgroupPid;
@@ -20,6 +19,7 @@ use cgroups_rs::fs::pid::PidController;
 use cgroups_rs::fs::{Cgroup, Hierarchy, MaxValue, Subsystem};
 
 use super::{Error, check_controllers, property, write};
+use crate::host::Disk;
 use crate::plan::Limit;
 
 /// `cpu.max` is set for this period, in microseconds: the kernel's default and systemd's.
@@ -291,22 +291,18 @@ fn quota(usec_per_sec: u64) -> i64 {
 
 /// The whole disk a path stands for, as systemd finds it: the device itself, or the one its file system is on.
 fn block_device(path: &Path) -> Result<(u32, u32), io::Error> {
-    use std::os::unix::fs::FileTypeExt;
-
-    super::limits::lies_on_a_device(path)?;
-    let metadata = fs::metadata(path)?;
-    let device = if metadata.file_type().is_block_device() {
-        metadata.rdev()
-    } else {
-        metadata.dev()
+    fs::metadata(path)?;
+    let device = match Disk::under(path) {
+        Disk::Device(device) => device,
+        Disk::Unknown => {
+            return Err(io::Error::other(format!(
+                "the disks of the file system at {} are not known; name one of them",
+                path.display()
+            )));
+        }
+        Disk::Absent => return Err(io::Error::other(super::limits::no_device(path))),
     };
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    if major == 0 {
-        return Err(io::Error::other(format!(
-            "the disks of the btrfs at {} are not known; name one of them",
-            path.display()
-        )));
-    }
     let sys = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
     if !sys.join("partition").exists() {
         return Ok((major, minor));

@@ -18,6 +18,8 @@ pub struct PathFacts {
     pub kind: Kind,
     /// Whose it is; none if it could not be looked at.
     pub access: Option<Access>,
+    /// What limits of a disk would be about.
+    pub disk: Disk,
     /// Whether the mount it lies in can be idmapped.
     pub idmap: Idmap,
     /// The same, all mounts below it included.
@@ -57,6 +59,39 @@ pub enum Kind {
     Device,
 }
 
+/// The block device a path is, or lies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// The one of this number, which may be a partition, or a volume that is made of others.
+    Device(rustix::fs::Dev),
+    /// There may be one: the file system has its own way with devices, or the path could not be looked at.
+    Unknown,
+    /// There is none, and systemd finds none: a tmpfs, an overlay, another machine.
+    Absent,
+}
+
+impl Disk {
+    /// Looks where this path lies. Links are followed.
+    pub fn under(path: &Path) -> Disk {
+        let Ok(metadata) = fs::metadata(path) else {
+            return Disk::Unknown;
+        };
+        if metadata.file_type().is_block_device() {
+            Disk::Device(metadata.rdev())
+        } else if rustix::fs::major(metadata.dev()) != 0 {
+            Disk::Device(metadata.dev())
+        } else {
+            match rustix::fs::statfs(path) {
+                Ok(found) if !OF_SEVERAL_DISKS.contains(&(found.f_type as u64)) => Disk::Absent,
+                _ => Disk::Unknown,
+            }
+        }
+    }
+}
+
+/// `BTRFS_SUPER_MAGIC` and `BCACHEFS_STATFS_MAGIC` of statfs(2).
+const OF_SEVERAL_DISKS: [u64; 2] = [0x9123_683e, 0xca45_1a4e];
+
 /// Looks at all of these paths.
 pub(super) fn read(
     paths: BTreeSet<PathBuf>,
@@ -84,6 +119,7 @@ fn facts(path: &Path, table: &MountTable, probe: &mut Probe) -> PathFacts {
             gid: metadata.gid(),
             mode: metadata.mode() & 0o7777,
         }),
+        disk: Disk::under(path),
         idmap: table.idmap(&real, probe),
         idmap_recursive: table.idmap_recursive(&real, probe),
         mounts_below: table.below(&real),
@@ -154,6 +190,10 @@ impl PathFacts {
                 Some("empty") => Kind::Directory { has_usr: false },
                 _ => Kind::Directory { has_usr: true },
             },
+            disk: match last {
+                Some("overlay") => Disk::Absent,
+                _ => Disk::Unknown,
+            },
             idmap_recursive: idmap.clone(),
             idmap,
             mounts_below: Vec::new(),
@@ -189,6 +229,12 @@ mod tests {
         assert_eq!(kind(&at("socket")), Kind::Socket);
         assert_eq!(kind(Path::new("/dev/null")), Kind::Device);
         assert!(matches!(kind(&at("loop")), Kind::Unreadable(_)));
+    }
+
+    #[test]
+    fn what_lies_on_no_disk_is_told_from_what_is_not_known() {
+        assert_eq!(Disk::under(Path::new("/proc")), Disk::Absent);
+        assert_eq!(Disk::under(Path::new("/proc/nothing")), Disk::Unknown);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Limit;
 use super::problem::{Findings, Reason};
 use crate::definition::{Definition, Profile};
-use crate::host::{Host, Kind};
+use crate::host::{Disk, Host, Kind};
 
 /// Tasks a box may have when its definition says nothing, by profile: what podman and systemd-nspawn@.service
 /// allow, to the power of two.
@@ -50,8 +50,9 @@ pub(super) fn of(definition: &Definition, host: &Host, findings: &mut Findings) 
     ];
     for (key, devices, limit) in io {
         for (path, value) in devices {
-            check_device(key, path, host, findings);
-            ask(key, Some(limit(path.clone(), *value)));
+            let limit = limit(path.clone(), *value);
+            check_device(key, path, &limit, host, findings);
+            ask(key, Some(limit));
         }
     }
 
@@ -105,14 +106,19 @@ fn cpu_quota(cores: f64) -> Limit {
     Limit::CpuQuotaPerSec((cores * CORE).round() as u64)
 }
 
-fn check_device(key: &str, path: &Path, host: &Host, findings: &mut Findings) {
-    let reason = match host.path(path).kind {
+fn check_device(key: &str, path: &Path, limit: &Limit, host: &Host, findings: &mut Findings) {
+    let facts = host.path(path);
+    let reason = match facts.kind {
         Kind::Missing => Reason::Missing {
             path: path.to_owned(),
         },
         Kind::Unreadable(why) => Reason::Unreadable {
             path: path.to_owned(),
             why,
+        },
+        _ if facts.disk == Disk::Absent => Reason::NoDisk {
+            limit: limit.property(),
+            path: path.to_owned(),
         },
         _ => return,
     };
@@ -187,6 +193,21 @@ mod tests {
         assert_eq!(problems.len(), 2, "{problems:#?}");
         assert!(problems[0].contains("/dev/missing does not exist"));
         assert!(problems[1].contains("CPU 9 is not online on this host; it has 0-7"));
+    }
+
+    /// Of a path whose disk only systemd may find, the start tells.
+    #[test]
+    fn a_limit_of_what_lies_on_no_disk_is_refused() {
+        let mut definition = example();
+        definition.resources.io_read = [("/srv".into(), 1), ("/srv/overlay".into(), 1)].into();
+        let (_, problems) = limits(&definition, &Host::fixed(&definition));
+        assert_eq!(
+            problems,
+            [
+                "box web: resources.io-read: IOReadBandwidthMax= limits a disk, and /srv/overlay lies on no block \
+                 device; name a disk or a path on one, or take the limit out",
+            ]
+        );
     }
 
     #[test]

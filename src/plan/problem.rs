@@ -253,6 +253,18 @@ pub enum Reason {
         /// What there is instead, a phrase.
         offered: String,
     },
+    /// A limit of a disk where there is none.
+    #[error(
+        "{limit} limits a disk, and {path} lies on no block device; name a disk or a path on one, or take the limit \
+         out",
+        path = path.display()
+    )]
+    NoDisk {
+        /// The limit as systemd calls it.
+        limit: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
     /// A CPU the host does not have.
     #[error("CPU {cpu} is not online on this host; it has {online}")]
     NoCpu {
