@@ -10,7 +10,7 @@ use std::io;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,6 +28,10 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// For calls that only ask. Jobs take as long as they take.
 const ANSWER: Duration = Duration::from_secs(30);
+
+/// So long it is waited until the bus is asked again that has no room for another connection: dbus-daemon(1) has a
+/// `max_connections_per_user`, 256 mostly.
+const CROWDED: Duration = Duration::from_millis(100);
 
 /// Calls of one client that wait for their answers at a time: dbus-daemon(1) has a `max_replies_per_connection`.
 const AT_ONCE: usize = 32;
@@ -398,9 +402,22 @@ impl Posted {
 /// The system bus. systemd's private socket would be a hop shorter, and there before D-Bus is, but systemd
 /// signs what it says there with a name that D-Bus does not allow for a sender, and zbus hangs up on that.
 async fn reach() -> Result<Connection, zbus::Error> {
-    tokio::time::timeout(ANSWER, Connection::system())
-        .await
-        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+    let begin = Instant::now();
+    loop {
+        let attempt = tokio::time::timeout(ANSWER, Connection::system())
+            .await
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        match attempt {
+            // Hundreds of boxes start at once, and each is done with the bus in a moment.
+            Err(zbus::Error::MethodError(ref name, ..))
+                if name.as_str() == "org.freedesktop.DBus.Error.LimitsExceeded"
+                    && begin.elapsed() < ANSWER =>
+            {
+                tokio::time::sleep(CROWDED).await;
+            }
+            attempt => return attempt,
+        }
+    }
 }
 
 /// Properties of one object by name.
