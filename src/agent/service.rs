@@ -37,6 +37,9 @@ struct Said {
     error: Option<String>,
 }
 
+/// So often it is tried to take the definitions as they are, before others who wait for that go on.
+const FIRST_TRIES: u32 = 3;
+
 /// As many characters of how things stand as are told to systemd.
 const STATUS_MAX: usize = 1000;
 
@@ -51,22 +54,32 @@ pub fn run(looked: &dyn Fn()) -> ! {
         let _ = notify::ready("looking at the definitions");
     };
     // Nobody waits for boxes that take their time. But what is edited after a first start is a change.
-    let mut is_first = matches!(store.newest(), Ok(None));
-    if !is_first {
+    let mut tries = match store.newest() {
+        Ok(None) => FIRST_TRIES,
+        _ => 0,
+    };
+    if tries == 0 {
         ready();
     }
+    let mut tried = |is_done: bool| {
+        if tries > 0 {
+            tries = if is_done { 0 } else { tries - 1 };
+            if tries == 0 {
+                ready();
+            }
+        }
+    };
     loop {
         let watched = Watch::begin(&layers).and_then(|mut watch| {
             let done = round(&layers, &store, &mut metrics, &mut said, &mut watch);
-            if std::mem::take(&mut is_first) {
-                ready();
-            }
+            tried(done.is_ok());
             let again = said.done(done);
             looked();
             give_heap_back();
             watch.wait(again)
         });
         if let Err(error) = watched {
+            tried(false);
             said.fails(&format!("cannot watch the definitions: {}", chain(&error)));
             std::thread::sleep(AGAIN);
         }

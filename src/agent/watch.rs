@@ -31,8 +31,10 @@ const QUIET: Duration = Duration::from_millis(300);
 /// The same where a file has gone or has nothing in it: that would end a box, and mostly it comes back.
 const REPLACED: Duration = Duration::from_secs(2);
 
-/// After so long of one change after the other they are looked at all the same.
+/// After so long of one change after the other they are looked at all the same; and after so long where a file has gone
+/// or is empty, as when all of them are replaced by a slow copy.
 const BURST: Duration = Duration::from_secs(10);
+const BURST_OF_REPLACED: Duration = Duration::from_secs(120);
 
 /// So long a file that is being written is waited for, and it is looked at so often.
 const WRITING: Duration = Duration::from_secs(30);
@@ -153,19 +155,24 @@ impl Watch {
         loop {
             let left = match self.changed {
                 None => limit.map(|limit| limit.saturating_sub(begin.elapsed())),
-                Some(first) => {
-                    let quiet = match self.away.is_empty() {
-                        true => QUIET,
-                        false => REPLACED,
-                    };
-                    Some(quiet.min(BURST.saturating_sub(first.elapsed())))
-                }
+                Some(first) => Some(self.left(first.elapsed())),
             };
             if left == Some(Duration::ZERO) || !self.has_events(left)? {
                 return Ok(());
             }
             self.take()?;
         }
+    }
+
+    /// So long nothing more must come, so long after the first change.
+    fn left(&mut self, since: Duration) -> Duration {
+        // What came back in a directory that is another one now was not seen.
+        self.away.retain(|path| !has_something(path));
+        let (quiet, most) = match self.away.is_empty() {
+            true => (QUIET, BURST),
+            false => (REPLACED, BURST_OF_REPLACED),
+        };
+        quiet.min(most.saturating_sub(since))
     }
 
     /// Whether something has changed.
@@ -477,6 +484,13 @@ mod tests {
         assert!(is_away(&|| fs::rename(&path, &other).expect("renamed")));
         assert!(!is_away(&|| fs::rename(&other, &path).expect("renamed")));
         assert!(is_away(&|| fs::remove_file(&path).expect("gone")));
+
+        let late = BURST + Duration::from_secs(1);
+        assert_eq!(watch.left(late), REPLACED);
+        assert_eq!(watch.left(BURST_OF_REPLACED), Duration::ZERO);
+        fs::write(&path, "x").expect("written");
+        assert_eq!(watch.left(Duration::ZERO), QUIET);
+        assert_eq!(watch.left(late), Duration::ZERO);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::guest::{
     define_script, journal, must, pid, property, sh, start, status, stop, unit, wait_for,
-    wait_for_line, wait_for_state,
+    wait_for_line, wait_for_state, write,
 };
 
 /// An upgrade is no reason to stop a box: the new supervisor takes the old one's place.
@@ -29,10 +29,16 @@ fn an_upgrade_leaves_boxes_running_under_the_new_supervisor() {
         property(&unit("young"), "StatusText").starts_with("starting")
     });
     let young = property(&unit("young"), "MainPID");
-    // The agent is another one then, and takes what runs as it is.
+    // The agent is another one then, and takes what runs as it is; but whoever upgrades does not wait for it.
     must("rm /etc/systemd/system/boxd.service; systemctl daemon-reload; systemctl start boxd");
     let agent = property("boxd.service", "MainPID");
+    write(
+        "/run/systemd/system/boxd.service.d/waits.conf",
+        "[Service]\nTimeoutStartSec=infinity\n\
+         ExecStartPre=/bin/sh -c 'until [ -e /run/may-start ]; do sleep 0.2; done'\n",
+    );
     must("dpkg -i /payload/boxd_*.deb");
+    must("touch /run/may-start");
     wait_for("the new supervisor", || {
         let now = property(&unit("web"), "MainPID");
         now != "0" && program(&now) != before
@@ -52,9 +58,32 @@ fn an_upgrade_leaves_boxes_running_under_the_new_supervisor() {
     assert_eq!(property(&unit("web"), "ActiveState"), "active");
     assert_eq!(property(&unit("web"), "NRestarts"), "0");
     assert_eq!(pid("web"), payload);
+    wait_for("another agent", || {
+        !["0", &agent].contains(&&*property("boxd.service", "MainPID"))
+    });
     wait_for_state("boxd.service", "active");
-    assert_ne!(property("boxd.service", "MainPID"), agent);
     assert_eq!(property("boxd.service", "UnitFileState"), "enabled");
+    // One that was stopped stays so at an upgrade; at a first installation the host's policy is asked.
+    let configure = |since: &str| {
+        must(&format!(
+            "DPKG_MAINTSCRIPT_PACKAGE=boxd /var/lib/dpkg/info/boxd.postinst configure {since}"
+        ));
+        let state = property("boxd.service", "ActiveState");
+        let jobs = must("systemctl list-jobs --no-legend boxd.service");
+        (state == "inactive" && jobs.is_empty(), state, jobs)
+    };
+    must("systemctl stop boxd");
+    let stopped = configure("0.1.0");
+    assert!(stopped.0, "{stopped:?}");
+    let policy = "/usr/sbin/policy-rc.d";
+    must(&format!("! test -e {policy} || mv {policy} {policy}.away"));
+    write(policy, "#!/bin/sh\nexit 101\n");
+    must(&format!("chmod +x {policy}"));
+    let refused = configure("");
+    assert!(refused.0, "{refused:?}");
+    must(&format!("rm {policy}"));
+    configure("");
+    wait_for_state("boxd.service", "active");
     let seen = crate::guest::printed("web").len();
     wait_for("more output", || {
         crate::guest::printed("web").len() > seen + 3

@@ -110,8 +110,13 @@ pub(super) fn put_back(
             (What::Start, Service::Failed, Some(_)) => Some(What::Start),
             // It did not run before.
             (What::Start, _, Some(_)) => Some(What::Stop),
-            // Others came in its place.
-            (What::Stop, Service::Up, Some(_)) => Some(What::Start),
+            // Others came in its place, or it was one too many.
+            (What::Stop, Service::Up, Some(_)) => Some(What::Restart {
+                service: true,
+                sockets: !runs.sockets.is_empty(),
+            }),
+            // It waited for a connection.
+            (What::Stop, _, Some(_)) if !runs.sockets.is_empty() => Some(What::Start),
             _ => None,
         };
         back.extend(what.map(|what| Action {
@@ -287,7 +292,17 @@ mod tests {
             reason: None,
             changes: Vec::new(),
         };
-        let before = up(&[("web:1", old), ("web:2", old), ("web:3", old)]);
+        let mut before = up(&[("web:1", old), ("web:2", old), ("web:3", old)]);
+        // Those that the new definition has not: two that run, of which one listens, one that only listens, and one at
+        // rest.
+        before.extend(up(&[("web:6", old), ("web:7", old)]));
+        let listens = |service| Runs {
+            service,
+            sockets: vec!["box@web.socket".to_owned()],
+            ..Runs::default()
+        };
+        before.insert(name("web:7"), listens(Service::Up));
+        before.insert(name("web:8"), listens(Service::AtRest));
         // The third one is not reached, the fourth was at rest, and the fifth is new.
         let now = up(&[("web:1", new), ("web:3", old), ("web:5", new)]);
         let failed = Failure {
@@ -300,6 +315,10 @@ mod tests {
             action("web:3", restart),
             action("web:4", What::Read),
             action("web:5", What::Start),
+            action("web:6", What::Stop),
+            action("web:7", What::Stop),
+            action("web:8", What::Stop),
+            action("web:9", What::Stop),
         ];
         let failures = [(name("web:2"), failed)].into();
         let (boxes, back) = put_back(
@@ -318,6 +337,15 @@ mod tests {
             ("web:1", restart),
             ("web:2", restart),
             ("web:5", What::Stop),
+            ("web:6", restart),
+            (
+                "web:7",
+                What::Restart {
+                    service: true,
+                    sockets: true,
+                },
+            ),
+            ("web:8", What::Start),
         ];
         assert_eq!(back, expected.map(|(of, what)| (of.to_owned(), what)));
         let web = &boxes[&name("web")];
