@@ -272,7 +272,12 @@ pub fn main() -> ExitCode {
         | Command::Wait(_) => ExitCode::from(crate::enter::TROUBLE.0),
         _ => ExitCode::FAILURE,
     };
-    let by_agent = agent::instead(&arguments.command, out, Look::of_stderr(color));
+    let (by_agent, is_absent) =
+        match agent::instead(&arguments.command, out, Look::of_stderr(color)) {
+            agent::Instead::Agent(result) => (Some(result), false),
+            agent::Instead::Absent => (None, true),
+            agent::Instead::Boxctl => (None, false),
+        };
     let result = match arguments.command {
         _ if by_agent.is_some() => by_agent.unwrap_or(Ok(failure)),
         Command::Check { files } => definitions::check(&files, out, Look::of_stderr(color)),
@@ -383,7 +388,7 @@ pub fn main() -> ExitCode {
         }
         Command::Run { source } => definitions::run(&source, Look::of_stderr(color)),
     };
-    result.unwrap_or_else(|error| {
+    let status = result.unwrap_or_else(|error| {
         let look = Look::of_stderr(color);
         complain(&describe(&error, look));
         match &error {
@@ -391,7 +396,11 @@ pub fn main() -> ExitCode {
             Error::Run(error) => ExitCode::from(error.status()),
             _ => failure,
         }
-    })
+    });
+    if is_absent && status != ExitCode::SUCCESS {
+        agent::absence(Look::of_stderr(color));
+    }
+    status
 }
 
 /// All of them, a line each: the first stands behind "boxctl:", the others under it.

@@ -14,9 +14,6 @@ use super::refusal::Refusal;
 use super::server::{Server, locked, variants};
 use crate::name::Name;
 
-/// Most bytes of the arguments of a call.
-const ARGUMENTS_MAX: usize = 64 << 10;
-
 /// What was asked, and by whom.
 struct Call<'a> {
     message: &'a Message,
@@ -34,11 +31,6 @@ impl Server {
         else {
             return Err(Refusal::arguments("no sender, object or method is named"));
         };
-        if message.body().len() > ARGUMENTS_MAX || header.unix_fds().is_some_and(|fds| fds > 0) {
-            return Err(Refusal::too_much(format!(
-                "arguments are at most {ARGUMENTS_MAX} bytes and no file descriptors"
-            )));
-        }
         let caller = Caller::of(&self.connection, sender.as_str()).await?;
         let _of_user = self.turns.one_more_of(caller.uid)?;
         let object = Object::at(path.as_str()).ok_or_else(|| {

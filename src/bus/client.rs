@@ -18,9 +18,12 @@ use crate::name::Name;
 /// Why the agent has not done it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is none, nor can it be started.
+    /// There is none, so nothing has been asked.
     #[error("boxd.service does not answer on the system bus")]
     Absent(#[source] Option<Box<zbus::Error>>),
+    /// It may have done it, or some of it.
+    #[error("boxd.service went away while it was at work; see `boxctl status`")]
+    Gone(#[source] Option<Box<zbus::Error>>),
     /// The caller may not.
     #[error("{0}")]
     Denied(String),
@@ -118,7 +121,7 @@ impl Client {
             .map_err(form)?;
         let reply = self.runtime.block_on(async {
             let mut stream = MessageStream::from(&self.connection);
-            self.connection.send(&call).await.map_err(absent)?;
+            self.connection.send(&call).await.map_err(gone)?;
             // It takes as long as it takes: a box may be started by it.
             reply_to(&mut stream, call.primary_header().serial_num()).await
         })?;
@@ -137,8 +140,8 @@ async fn reply_to(stream: &mut MessageStream, serial: NonZeroU32) -> Result<Mess
                 return Ok(message);
             }
             Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(absent(error)),
-            None => return Err(Error::Absent(None)),
+            Some(Err(error)) => return Err(gone(error)),
+            None => return Err(Error::Gone(None)),
         }
     }
 }
@@ -147,21 +150,45 @@ fn absent(error: zbus::Error) -> Error {
     Error::Absent(Some(Box::new(error)))
 }
 
+fn gone(error: zbus::Error) -> Error {
+    Error::Gone(Some(Box::new(error)))
+}
+
 fn refusal(reply: &Message) -> Error {
     let header = reply.header();
     let name = header.error_name().map_or("", |name| name.as_str());
     let text = reply.body().deserialize::<String>().unwrap_or_default();
+    understood(name, text)
+}
+
+fn understood(name: &str, text: String) -> Error {
     let last = name.rsplit('.').next().unwrap_or_default();
     match last {
         _ if name.starts_with("org.boxd1.") => Error::Failed(text),
         "AccessDenied" | "InteractiveAuthorizationRequired" => Error::Denied(text),
-        // What a bus says of a name that nobody has, and whose service does not start.
-        "ServiceUnknown" | "NameHasNoOwner" | "NoReply" | "Disconnected" | "TimedOut" => {
-            Error::Absent(None)
-        }
-        _ if name.contains(".Spawn.") || name.starts_with("org.freedesktop.systemd1.") => {
-            Error::Absent(None)
-        }
+        // What a bus says of a name that nobody has.
+        "ServiceUnknown" | "NameHasNoOwner" => Error::Absent(None),
+        // And of one who had it when it was asked.
+        "NoReply" | "Disconnected" | "TimedOut" | "Timeout" => Error::Gone(None),
         _ => Error::Failed(format!("{text} ({name})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_was_asked_for_may_be_tried_otherwise() {
+        let is_absent = |name: &str| {
+            let name = format!("org.freedesktop.DBus.Error.{name}");
+            matches!(understood(&name, String::new()), Error::Absent(_))
+        };
+        for name in ["ServiceUnknown", "NameHasNoOwner"] {
+            assert!(is_absent(name), "{name}");
+        }
+        for name in ["NoReply", "Disconnected", "TimedOut", "LimitsExceeded"] {
+            assert!(!is_absent(name), "{name}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use zbus::export::futures_core::Stream;
 use zbus::message::{Flags, Type as MessageType};
 use zbus::wire::{DynamicType, ObjectPath, Variant};
@@ -22,12 +22,12 @@ use zbus::{Connection, Message, MessageStream};
 use super::boxes::{self, Known, News, Values, Which};
 use super::interface::{BOX, HOST, MANAGER, PROPERTIES, path_of, unescaped};
 use super::refusal::Refusal;
-use super::turns::{BLOCKING, Turns};
+use super::turns::{BLOCKING, Counted, Turns};
 use super::{ANSWER, NAME};
 use crate::name::Name;
 
-/// Most calls at once.
-const CALLS_MAX: usize = 512;
+/// Most bytes of the arguments of a call.
+const ARGUMENTS_MAX: usize = 64 << 10;
 
 /// So long it is gathered what has changed before it is looked at.
 const GATHER: Duration = Duration::from_millis(100);
@@ -162,7 +162,6 @@ pub(super) struct Server {
     /// The unique name of systemd.
     systemd: Mutex<String>,
     named: Mutex<bool>,
-    calls: Arc<Semaphore>,
     pub(super) turns: Turns,
 }
 
@@ -181,7 +180,6 @@ impl Server {
             looking: tokio::sync::Mutex::default(),
             systemd: Mutex::default(),
             named: Mutex::new(false),
-            calls: Arc::new(Semaphore::new(CALLS_MAX)),
             turns: Turns::new(),
         }
     }
@@ -340,15 +338,26 @@ impl Server {
     async fn take(self: &Arc<Self>, message: Message) {
         match message.message_type() {
             MessageType::Signal => self.hear(&message),
-            MessageType::MethodCall => match self.calls.clone().try_acquire_owned() {
-                Ok(permit) => drop(tokio::spawn(self.clone().answer(message, permit))),
-                Err(_) => {
-                    let refusal = Refusal::too_much("too many calls at once; try again");
-                    self.reply(&message, Err(refusal)).await;
-                }
+            MessageType::MethodCall => match self.admit(&message) {
+                Ok(counted) => drop(tokio::spawn(self.clone().answer(message, counted))),
+                Err(refusal) => self.reply(&message, Err(refusal)).await,
             },
             MessageType::MethodReturn | MessageType::Error => {}
         }
+    }
+
+    /// Whether a call is of a size to be kept, and not one of too many of its connection.
+    fn admit(&self, message: &Message) -> Result<Counted<String>, Refusal> {
+        let header = message.header();
+        if message.body().len() > ARGUMENTS_MAX || header.unix_fds().is_some_and(|fds| fds > 0) {
+            return Err(Refusal::too_much(format!(
+                "arguments are at most {ARGUMENTS_MAX} bytes and no file descriptors"
+            )));
+        }
+        let sender = header
+            .sender()
+            .ok_or_else(|| Refusal::arguments("no sender is named"))?;
+        self.turns.one_more_from(sender.as_str())
     }
 
     fn hear(self: &Arc<Self>, message: &Message) {
@@ -393,7 +402,7 @@ impl Server {
         self.wake.notify_one();
     }
 
-    async fn answer(self: Arc<Self>, message: Message, _permit: OwnedSemaphorePermit) {
+    async fn answer(self: Arc<Self>, message: Message, _counted: Counted<String>) {
         let answer = self.respond(&message).await;
         self.reply(&message, answer).await;
     }

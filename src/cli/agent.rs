@@ -11,23 +11,44 @@ use crate::bus::client::{self, Arguments, Client};
 use crate::bus::interface::Need;
 use crate::definition::Layers;
 use crate::name::Name;
+use crate::status::Report;
 use crate::systemd;
 
-/// Has the agent do it; none if that is nothing for it, or there is no agent: then it is tried without it.
-pub fn instead(command: &Command, out: Look, err: Look) -> Option<Result<ExitCode, Error>> {
+/// Who does it.
+pub enum Instead {
+    /// The agent has, or cannot.
+    Agent(Result<ExitCode, Error>),
+    /// The agent would, and there is none.
+    Absent,
+    /// It is nothing for the agent.
+    Boxctl,
+}
+
+/// Has the agent do it.
+pub fn instead(command: &Command, out: Look, err: Look) -> Instead {
     if rustix::process::geteuid().is_root() || !systemd::is_running() {
-        return None;
+        return Instead::Boxctl;
     }
-    let need = need(command)?;
+    let Some(need) = need(command) else {
+        return Instead::Boxctl;
+    };
     match Client::connect().and_then(|client| Asker { client, out, err }.have(command)) {
-        Ok(result) => Some(result),
-        Err(client::Error::Absent(_)) => None,
-        Err(client::Error::Denied(reason)) => Some(Err(Error::Denied {
+        Ok(result) => Instead::Agent(result),
+        Err(client::Error::Absent(_)) => Instead::Absent,
+        Err(client::Error::Denied(reason)) => Instead::Agent(Err(Error::Denied {
             reason,
             remedy: remedy(need),
         })),
-        Err(error) => Some(Err(error.into())),
+        Err(error) => Instead::Agent(Err(error.into())),
     }
+}
+
+/// What is said after a failure of what the agent would have done.
+pub fn absence(err: Look) {
+    let word = err.paint(Paint::Warning, "boxctl:");
+    complain(&format!(
+        "{word} boxd.service, which does it for users who may, does not run\n"
+    ));
 }
 
 /// What of polkit's it takes; none for what is not asked for over the bus.
@@ -93,7 +114,7 @@ impl Asker {
                 self.printed("Rollback", &(generation.unwrap_or(0),))
             }
             Command::Start(names) => self.each(&names.names, "Start", &()),
-            Command::Stop(names) => self.each(&names.names, "Stop", &()),
+            Command::Stop(names) => self.stop(&names.names),
             Command::Restart(names) => self.each(&names.names, "Restart", &()),
             Command::Reload(names) => self.each(&names.names, "Reload", &()),
             Command::Pause(names) => self.each(&names.names, "Pause", &()),
@@ -137,13 +158,41 @@ impl Asker {
 
     /// Done to one box after the other; one for which it does not work is named, and the others go on.
     fn each(&self, texts: &[String], method: &'static str, given: &impl Arguments) -> Taken {
-        let names = match names::each(texts, &Layers::system(), names::defined) {
-            Ok(names) => names,
-            Err(error) => return Ok(Err(error.into())),
+        match names::each(texts, &Layers::system(), names::defined) {
+            Ok(names) => self.each_of(&names, method, given),
+            Err(error) => Ok(Err(error.into())),
+        }
+    }
+
+    /// What runs by a name without being defined any more is stopped too, and only the agent sees it.
+    fn stop(&self, texts: &[String]) -> Taken {
+        let report = self
+            .client
+            .of_host("Status", &(&[] as &[&str],))
+            .map(|json| serde_json::from_str::<Report>(&json));
+        let boxes = match report {
+            Ok(Ok(report)) => report.boxes,
+            Ok(Err(error)) => return Ok(Err(error.into())),
+            // Who may not look may stop what is defined.
+            Err(client::Error::Denied(_)) => Vec::new(),
+            Err(error) => return Err(error),
         };
+        let at_work: Vec<Name> = boxes
+            .iter()
+            .filter(|status| status.is_at_work())
+            .filter_map(|status| status.name.parse().ok())
+            .collect();
+        let there = |text: &str, layers: &Layers| names::there_of(text, layers, &at_work);
+        match names::each(texts, &Layers::system(), there) {
+            Ok(names) => self.each_of(&names, "Stop", &()),
+            Err(error) => Ok(Err(error.into())),
+        }
+    }
+
+    fn each_of(&self, names: &[Name], method: &'static str, given: &impl Arguments) -> Taken {
         let mut result = ExitCode::SUCCESS;
-        for name in names {
-            match self.client.of_box(&name, method, given) {
+        for (index, name) in names.iter().enumerate() {
+            match self.client.of_box(name, method, given) {
                 Ok(text) => {
                     if let Err(error) = say(&text) {
                         return Ok(Err(error.into()));
@@ -153,6 +202,10 @@ impl Asker {
                     result = ExitCode::FAILURE;
                     let word = self.err.paint(Paint::Bad, "boxctl:");
                     complain(&format!("{word} {}\n", text.trim_end()));
+                }
+                // What has been done must not be done again without it.
+                Err(client::Error::Absent(source)) if index > 0 => {
+                    return Err(client::Error::Gone(source));
                 }
                 Err(error) => return Err(error),
             }

@@ -135,12 +135,17 @@ pub fn defined(text: &str, layers: &Layers) -> Result<Vec<Name>, Error> {
 /// The boxes that a text stands for, and those that run by its name although the definition does not have them any
 /// more.
 pub fn there(text: &str, layers: &Layers) -> Result<Vec<Name>, Error> {
+    there_of(text, layers, &running::names().unwrap_or_default())
+}
+
+/// The same, where these are what runs.
+pub fn there_of(text: &str, layers: &Layers, running: &[Name]) -> Result<Vec<Name>, Error> {
     let name = parse(text)?;
     if name.instance().is_some() {
         return Ok(vec![name]);
     }
-    let running = running::names().unwrap_or_default().into_iter();
-    let mut all: BTreeSet<Name> = running.filter(|running| running.base() == name).collect();
+    let running = running.iter().filter(|running| running.base() == name);
+    let mut all: BTreeSet<Name> = running.cloned().collect();
     match generation::in_force(&name, layers) {
         Ok(in_force) => all.extend(in_force.definition.boxes()),
         // They are all there is of it.
@@ -186,7 +191,7 @@ pub fn running(text: &str, layers: &Layers) -> Result<Vec<Name>, Error> {
 pub fn each(
     texts: &[String],
     layers: &Layers,
-    of: fn(&str, &Layers) -> Result<Vec<Name>, Error>,
+    of: impl Fn(&str, &Layers) -> Result<Vec<Name>, Error>,
 ) -> Result<Vec<Name>, Error> {
     let mut all: Vec<Name> = Vec::new();
     for text in texts {

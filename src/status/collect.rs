@@ -225,7 +225,7 @@ pub fn one(name: &Name, layers: &Layers, units: &Units) -> Result<Status, Error>
 
 impl Status {
     /// Whether something runs by this name, or has failed.
-    fn is_at_work(&self) -> bool {
+    pub fn is_at_work(&self) -> bool {
         let unit = self.unit.as_ref();
         self.payload.is_some() || unit.is_some_and(|unit| unit.active_state != "inactive")
     }
