@@ -1,6 +1,7 @@
 //! Several boxes of one definition.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixStream;
 
@@ -19,6 +20,17 @@ fn pids() -> [i64; 3] {
 fn states(of: &[&str]) -> Vec<String> {
     let state = |name: &&str| property(&unit(name), "ActiveState");
     of.iter().map(state).collect()
+}
+
+/// Waits until all scripts have come to their end, where a signal ends them: a shell that is about to begin another
+/// program blocks it for a moment, and as the first process of its box it is spared what it has no handler for.
+fn all_asleep() {
+    let comm = |name: &&str| fs::read_to_string(format!("/proc/{}/comm", pid(name)));
+    wait_for("all instances sleep", || {
+        THREE
+            .iter()
+            .all(|name| comm(name).is_ok_and(|comm| comm == "sleep\n"))
+    });
 }
 
 /// Each instance is a box with an id range, files and a journal of its own, and has what is its own in its host name,
@@ -46,7 +58,12 @@ fn instances_are_boxes_of_their_own() {
     };
     web("instances = 3");
     define_script("front", RUNS, "requires = ['web']");
-    must("systemctl daemon-reload; systemctl start box-web.target; systemctl stop box-web.target");
+    must("systemctl daemon-reload; systemctl start box-web.target");
+    all_asleep();
+    must("systemctl stop box-web.target");
+    for name in THREE {
+        wait_for_state(&unit(name), "inactive");
+    }
     // Whoever takes the lock of the generations first makes it, and it stays.
     must(
         "install -d -m 700 /var/lib/boxd/generations && install -m 600 /dev/null /var/lib/boxd/generations/.lock",
@@ -121,6 +138,7 @@ fn instances_are_boxes_of_their_own() {
     must("boxctl start web");
     let new = pids();
     assert_eq!([new[0], new[2]], [old[0], old[2]]);
+    all_asleep();
     must("boxctl disable web");
     assert!(!property("multi-user.target", "Wants").contains("box-web"));
     must("boxctl stop web");
@@ -130,7 +148,9 @@ fn instances_are_boxes_of_their_own() {
     );
     assert_eq!(property("box-web.target", "ActiveState"), "inactive");
     // systemctl waits for the target, and not for what stops with it.
-    must("boxctl enable web; boxctl start web; systemctl stop box-web.target");
+    must("boxctl enable web; boxctl start web");
+    all_asleep();
+    must("systemctl stop box-web.target");
     for name in THREE {
         wait_for_state(&unit(name), "inactive");
     }
@@ -138,6 +158,7 @@ fn instances_are_boxes_of_their_own() {
 
     // Of one that is not to be read nobody knows how many it is; what runs is stopped all the same.
     must("boxctl start web");
+    all_asleep();
     web("instances = 0");
     must("boxctl stop web");
     assert_eq!(states(&THREE), ["inactive"; 3]);
