@@ -13,7 +13,7 @@ pub mod manager;
 pub mod notify;
 pub mod scope;
 
-pub use manager::{ListedUnit, Manager, ScopeStatus, Starts, UnitStatus};
+pub use manager::{ListedUnit, Manager, Starts, UnitStatus};
 
 /// Whether systemd is the init system of this host; sd_booted(3).
 pub fn is_running() -> bool {

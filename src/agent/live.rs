@@ -64,9 +64,8 @@ pub fn change(manager: &Manager, name: &Name, texts: &[SourceText]) -> Result<()
         Err(systemd::Error::NoSuchUnit { .. }) => return Ok(()),
         Err(error) => return Err(error.into()),
     }
-    // systemd sets limits after it has answered, but before it answers anything else. Of those that cannot be set it
-    // says nothing.
-    manager.scope(&scope.unit)?;
+    // Of limits that cannot be set systemd says nothing.
+    manager.await_changes(&scope.unit)?;
     let limits = wanted.scope.limits.clone();
     // What it had is not this change's doing, whatever became of it.
     let mut new = limits.clone();
@@ -78,7 +77,7 @@ pub fn change(manager: &Manager, name: &Name, texts: &[SourceText]) -> Result<()
     };
     if result.is_err() {
         manager.change_scope(&scope.unit, &scope.description, &limits, &scope.limits)?;
-        manager.scope(&scope.unit)?;
+        manager.await_changes(&scope.unit)?;
     }
     result
 }

@@ -117,29 +117,6 @@ pub struct SocketStatus {
     pub listen: Vec<(String, String)>,
 }
 
-/// A scope and its limits as systemd has them in force; `u64::MAX` stands for none.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ScopeStatus {
-    /// As [`UnitStatus::active_state`].
-    pub active_state: String,
-    /// Its cgroup as systemd writes it: from the top of the tree.
-    pub control_group: String,
-    /// Bytes.
-    pub memory_max: u64,
-    /// Bytes.
-    pub memory_high: u64,
-    /// Bytes.
-    pub memory_swap_max: u64,
-    /// Microseconds of CPU per second.
-    pub cpu_quota_per_sec: u64,
-    /// 1 to 10000.
-    pub cpu_weight: u64,
-    /// Processes and threads.
-    pub tasks_max: u64,
-    /// 1 to 10000.
-    pub io_weight: u64,
-}
-
 /// What is done to units by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -575,16 +552,16 @@ impl Manager {
             .collect())
     }
 
-    /// What systemd knows of a scope; none when there is no such scope.
+    /// Returns when systemd has done what it was asked to change of a scope: it sets limits after it has answered, but
+    /// before it answers anything else.
     ///
     /// # Errors
     ///
     /// [`Error::Refused`].
-    pub fn scope(&self, scope: &str) -> Result<Option<ScopeStatus>, Error> {
-        let all = self
-            .bus
+    pub fn await_changes(&self, scope: &str) -> Result<(), Error> {
+        self.bus
             .properties(&format!("look at {scope}"), &unit_path(scope))?;
-        Ok(ScopeStatus::of(&all))
+        Ok(())
     }
 
     /// What systemd knows of a socket unit.
@@ -691,23 +668,6 @@ impl UnitStatus {
                 .map(|byte| format!("{byte:02x}"))
                 .collect(),
         }
-    }
-}
-
-impl ScopeStatus {
-    /// None of a scope that is not there.
-    fn of(all: &Properties) -> Option<ScopeStatus> {
-        (all.get::<String>("LoadState") == "loaded").then(|| ScopeStatus {
-            active_state: all.get("ActiveState"),
-            control_group: all.get("ControlGroup"),
-            memory_max: all.get("MemoryMax"),
-            memory_high: all.get("MemoryHigh"),
-            memory_swap_max: all.get("MemorySwapMax"),
-            cpu_quota_per_sec: all.get("CPUQuotaPerSecUSec"),
-            cpu_weight: all.get("CPUWeight"),
-            tasks_max: all.get("TasksMax"),
-            io_weight: all.get("IOWeight"),
-        })
     }
 }
 

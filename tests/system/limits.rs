@@ -5,26 +5,34 @@ use crate::guest::{
     wait_for_line, wait_for_state, write,
 };
 
+/// Limits of every kind that needs no disk.
+const RESOURCES: &str = "[resources]\nmemory = '64M'\nmemory-high = '48M'\nmemory-swap = '1M'\ncpu = 0.5\ncpu-weight = 50\n\
+                         cpus = '0'\ntasks = 20\nio-weight = 50";
+
+/// What the files of a cgroup with [`RESOURCES`] hold, each behind its name.
+const IN_FORCE: [&str; 8] = [
+    "memory.max 67108864",
+    "memory.high 50331648",
+    "memory.swap.max 1048576",
+    "cpu.max 50000 100000",
+    "cpu.weight 50",
+    "pids.max 20",
+    "io.weight default 50",
+    "cpuset.cpus 0",
+];
+
 /// Limits that come a moment late are no limits: the payload's first instructions already see them.
 #[test]
 fn limits_are_in_force_before_the_first_instruction() {
     define_script(
         "small",
         "cd /sys/fs/cgroup; for f in memory.max memory.high memory.swap.max cpu.max cpu.weight pids.max io.weight cpuset.cpus; do echo $f $(cat $f); done; sleep infinity",
-        "[resources]\nmemory = '64M'\nmemory-high = '48M'\nmemory-swap = '1M'\ncpu = 0.5\ncpu-weight = 50\ncpus = '0'\ntasks = 20\nio-weight = 50",
+        RESOURCES,
     );
     start("small");
     wait_for_line("small", "io.weight default 50");
     let journal = journal("small");
-    for line in [
-        "memory.max 67108864",
-        "memory.high 50331648",
-        "memory.swap.max 1048576",
-        "cpu.max 50000 100000",
-        "cpu.weight 50",
-        "pids.max 20",
-        "cpuset.cpus 0",
-    ] {
+    for line in IN_FORCE {
         assert!(
             journal.lines().any(|printed| printed == line),
             "{line}: {journal}"
@@ -131,22 +139,11 @@ fn limits_of_a_plain_cgroup_are_in_force_before_the_first_instruction() {
         "small",
         "cd /sys/fs/cgroup; for f in memory.max memory.high memory.swap.max cpu.max cpu.weight pids.max io.weight \
          cpuset.cpus io.max cgroup.procs; do echo $f $(cat $f); done; cat /proc/self/cgroup",
-        "[resources]\nmemory = '64M'\nmemory-high = '48M'\nmemory-swap = '1M'\ncpu = 0.5\ncpu-weight = 50\n\
-         cpus = '0'\ntasks = 20\nio-weight = 50\nio-read = { '/' = '10M' }\nio-write-operations = { '/' = 100 }",
+        &format!("{RESOURCES}\nio-read = {{ '/' = '10M' }}\nio-write-operations = {{ '/' = 100 }}"),
     );
     let ran = alone("small");
     assert_eq!(ran.status, 0, "{}\n{}", ran.out, ran.err);
-    for line in [
-        "memory.max 67108864",
-        "memory.high 50331648",
-        "memory.swap.max 1048576",
-        "cpu.max 50000 100000",
-        "cpu.weight 50",
-        "pids.max 20",
-        "io.weight default 50",
-        "cpuset.cpus 0",
-        "0::/",
-    ] {
+    for line in IN_FORCE.into_iter().chain(["0::/"]) {
         assert!(
             ran.out.lines().any(|printed| printed == line),
             "{line}: {}",
